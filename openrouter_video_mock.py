@@ -1,0 +1,4633 @@
+#!/usr/bin/env python3
+"""A local stand-in for OpenRouter's asynchronous video API: submit, poll, download, webhook.
+
+    $ python openrouter_video_mock.py --port 8080
+    $ curl -s localhost:8080/api/v1/videos -H 'Authorization: Bearer x' \\
+           -d '{"model": "google/veo-3.1", "prompt": "a cat"}'
+
+    from openrouter_video_mock import MockServer
+
+    with MockServer() as mock:
+        client = OpenRouter(api_key="test", server_url=mock.url)  # your code, unchanged
+        ...
+        mock.finish("latest", "failed", error="Content policy violation")
+
+One file, standard library only, Python 3.10 and newer: copy it to where you need it.  It checks requests,
+walks statuses and words its errors as production does; it does not judge prompts or imitate a model.
+
+The file reads downwards; what a line needs at import time stands above it:
+
+     1  Settings                     Config: one field = one flag = one environment variable
+     2  Wire contract                statuses, request schema, errors, the job as JSON
+     3  Catalogue and cost           what a model accepts, how large its clips are, what they cost
+     4  Fixtures, faults, scenarios  which answer a submit gets; the files that say so
+     5  Jobs, lifecycle, store       what changes, behind the one lock
+     6  Test card                    an MP4 writer
+     7  Webhooks                     event, signature, delivery
+     8  Requests and responses       the values between the handlers and the socket
+     9  Video API handlers           production's routes
+    10  Control API and status page  /__mock/* and GET /
+    11  Routes and the mock          the route table, VideoMock.handle, what tests steer and look at
+    12  HTTP adapter and embedding   sockets, MockServer, the pytest fixture
+    13  Command line
+
+Sections 2 to 6 turn values into values: no socket, no clock of their own, nothing printed.
+
+Source of the wire facts: recordings of the live API (the newest of 2026-10-02), OpenRouter's SDKs (Python 1.3.84)
+and OpenAPI document (2026-08), its documentation (2026-08).  README.md says which fact rests on which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import functools
+import hashlib
+import heapq
+import hmac
+import html
+import http.client
+import json
+import math
+import os
+import re
+import signal
+import socket
+import socketserver
+import sys
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TextIO, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+__all__ = [
+    "ApiError",
+    "Config",
+    "MockServer",
+    "Request",
+    "Response",
+    "SetupError",
+    "Status",
+    "VideoMock",
+    "main",
+]
+__version__ = "1.0.0"
+
+# ============ 1. Settings: Config ===========================================================================
+#
+# A field of Config is a keyword argument of MockServer, a flag of the command line and an environment variable
+# OPENROUTER_VIDEO_MOCK_<FLAG>.  To add a setting, add a field and its line in OPTIONS.
+
+
+class SetupError(ValueError):
+    """What stops a start, or a change through the control API: one line that names the place and the cure."""
+
+
+class Config(NamedTuple):
+    """All settings of one mock.  OPTIONS says what each means; what repeats takes one value or several."""
+
+    port: int = 0
+    host: str = "127.0.0.1"
+    fixtures: Any = (None,)  # paths, or fixtures as Python objects; None = fixtures.json beside this file
+    polls: tuple[int, int] = (0, 1)
+    seconds: tuple[float, float] | None = None
+    latency: float = 0.0
+    fault: Any = ()
+    api_key: Any = ()
+    webhook_secret: str = ""
+    callback_url: str = ""
+    callback_host: Any = ()
+    relative_polling_url: bool = False
+    public_url: str = ""
+    max_body_mb: float = 64.0
+    max_jobs: int = 10_000
+    max_requests: int = 1_000
+
+
+def _pair_of(number: type) -> Callable[[str], tuple[Any, ...]]:
+    def pair(text: str) -> tuple[Any, ...]:
+        pending, in_progress = text.split(",")
+        return number(pending), number(in_progress)
+
+    return pair
+
+
+def _json_value(text: str) -> Any:
+    return json.loads(text)
+
+
+# Per setting: what its text is read by (bool = a switch), placeholder, help.
+OPTIONS: dict[str, tuple[Any, str, str]] = {
+    "port": (int, "PORT", "port to listen on, 0 = any free one"),
+    "host": (str, "HOST", "address to listen on"),
+    "fixtures": (
+        str,
+        "PATH",
+        "fixture file or folder, repeatable (default: fixtures.json beside the module)",
+    ),
+    "polls": (_pair_of(int), "P,I", "how many polls show pending and in_progress before the end"),
+    "seconds": (_pair_of(float), "P,I", "how long a job is pending and in_progress, instead of --polls"),
+    "latency": (float, "S", "seconds to wait before each answer of the API"),
+    "fault": (_json_value, "JSON", 'fault to inject, repeatable: \'{"on":"poll","status":503,"times":2}\''),
+    "api_key": (str, "KEY", "the only valid API keys, repeatable (default: any)"),
+    "webhook_secret": (str, "SECRET", "secret that signs webhooks (default: unsigned)"),
+    "callback_url": (str, "URL", "where the webhooks of requests without callback_url go"),
+    "callback_host": (str, "HOST", "host that webhooks may go to beside loopback, repeatable, * = any"),
+    "relative_polling_url": (bool, "", "polling_url as a path instead of a whole URL"),
+    "public_url": (str, "URL", "origin of the URLs in answers (default: what the client used)"),
+    "max_body_mb": (float, "MB", "largest request body in megabytes"),
+    "max_jobs": (int, "N", "how many jobs are kept, the oldest go first"),
+    "max_requests": (int, "N", "how many requests the journal keeps, 0 = none"),
+}
+REPEATABLE = frozenset({"fixtures", "fault", "api_key", "callback_host"})
+_SMALLEST = {"port": 0, "latency": 0, "max_body_mb": 0, "max_jobs": 1, "max_requests": 0}
+
+
+def checked_config(config: Config) -> Config:
+    """The settings with single values of repeatable ones in tuples; SetupError for what cannot be."""
+    for name, smallest in _SMALLEST.items():
+        if not smallest <= getattr(config, name) < math.inf:
+            raise SetupError(f"{name}: must be at least {smallest}, got {getattr(config, name)}")
+    for name in ("polls", "seconds"):
+        pair = getattr(config, name)
+        if pair is not None and (len(pair) != 2 or not all(0 <= number < math.inf for number in pair)):
+            raise SetupError(f"{name}: must be two numbers of at least 0, got {pair}")
+    for name in ("public_url", "callback_url"):
+        if getattr(config, name) and not is_url(getattr(config, name)):
+            raise SetupError(f"{name}: must be an http or https URL, got {getattr(config, name)!r}")
+    several: dict[str, Any] = {}
+    for name in REPEATABLE:
+        value = getattr(config, name)
+        several[name] = value if isinstance(value, (list, tuple)) else (value,)
+    return config._replace(**several)
+
+
+def is_url(text: str) -> bool:
+    """Whether this is an http(s) URL with a host and a valid port, without blanks or control characters."""
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return valid and not re.search(r"[\x00-\x20\x7f]", text)
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+# ============ 2. Wire contract: Status, VideoRequest, ApiError, job_to_wire =================================
+#
+# The request schema is data in the manner of Zod, because production's is Zod and its issues are on the wire.
+# To accept a new field: a line in REQUEST_SCHEMA and, if anything reads it, a field of VideoRequest.
+
+API = "/api/v1"
+
+
+class Status(Enum):
+    """The statuses of a job, in the order in which they can follow each other; the last four end it."""
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
+ENDINGS = [status.value for status in Status if status in TERMINAL]
+
+# Recorded (failed) and documented texts of jobs that end badly.
+ENDING_ERRORS = {
+    Status.FAILED: "Video generation completed with no output (content may have been filtered)",
+    Status.CANCELLED: "Job was cancelled",
+    Status.EXPIRED: "Job exceeded maximum time to live",
+}
+
+# Messages per HTTP status: SDK 1.3.84, where nothing better was recorded.
+STATUS_MESSAGES = {
+    401: "User not found.",
+    402: "Insufficient credits. Add more using https://openrouter.ai/credits",
+    403: "Input was flagged by moderation",
+    413: "Request payload too large",
+    429: "Rate limit exceeded",
+    502: "Provider returned error",
+    503: "Service temporarily unavailable",
+}
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class ApiError(Exception):
+    """A refusal: HTTP status, message and metadata of production's error envelope, additional headers."""
+
+    def __init__(
+        self, status: int, message: str = "", metadata: dict[str, Any] | None = None, headers: Headers = ()
+    ) -> None:
+        self.status, self.metadata, self.headers = status, metadata, headers
+        self.message = message or STATUS_MESSAGES.get(status) or http.client.responses.get(status, "Error")
+        super().__init__(f"{status} {self.message}")
+
+
+class SchemaError(ApiError):
+    """A body or query parameter that breaks the schema; `issues` as Zod 4 words and orders them."""
+
+    def __init__(self, issues: list[dict[str, Any]]) -> None:
+        super().__init__(400, "; ".join(issue["message"] for issue in issues))
+        self.issues = issues
+
+
+def error_to_wire(error: ApiError) -> dict[str, Any]:
+    """The error envelope, or the other one that production sends for schema failures (both recorded)."""
+    if isinstance(error, SchemaError):
+        message = json.dumps(error.issues, indent=2, ensure_ascii=False)
+        return {"success": False, "error": {"name": "ZodError", "message": message}}
+    metadata = {} if error.metadata is None else {"metadata": error.metadata}
+    return {"error": {"message": error.message, "code": error.status, **metadata}}
+
+
+JsonPath = tuple[Any, ...]
+Issue = dict[str, Any]
+Check = Callable[[Any, JsonPath], Iterator[Issue]]  # yields the issues of the value at the path
+_MISSING: Any = object()
+_MAX_SAFE_INTEGER = 2**53 - 1
+
+
+def _js_type(value: Any) -> str:
+    if value is _MISSING:
+        return "undefined"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, (int, float)):
+        return "number" if isinstance(value, int) or math.isfinite(value) else "Infinity"
+    return "null" if value is None else {"str": "string", "list": "array"}.get(type(value).__name__, "object")
+
+
+def _issue(path: JsonPath, message: str, **parts: Any) -> Issue:
+    return {**parts, "path": list(path), "message": message}
+
+
+def _invalid_type(expected: str, value: Any, path: JsonPath) -> Issue:
+    received = _js_type(value)
+    parts = {"expected": expected, "code": "invalid_type"}
+    if expected == "int":
+        parts = {"expected": expected, "format": "safeint", "code": "invalid_type"}
+    elif received == "Infinity":
+        parts["received"] = received
+    return _issue(path, f"Invalid input: expected {expected}, received {received}", **parts)
+
+
+def _string(maximum: int | None = None, pattern: str = "") -> Check:
+    def check(value: Any, path: JsonPath) -> Iterator[Issue]:
+        if not isinstance(value, str):
+            yield _invalid_type("string", value, path)
+        elif maximum is not None and len(value) > maximum:
+            text = f"Too big: expected string to have <={maximum} characters"
+            yield _issue(path, text, origin="string", code="too_big", maximum=maximum, inclusive=True)
+        elif pattern and not re.fullmatch(pattern, value, re.ASCII):
+            shown = f"/^{pattern}$/"
+            parts = {"origin": "string", "code": "invalid_format", "format": "regex", "pattern": shown}
+            yield _issue(path, f"Invalid string: must match pattern {shown}", **parts)
+
+    return check
+
+
+def _number(whole: bool = False, minimum: int | None = None, above: int | None = None) -> Check:
+    def check(value: Any, path: JsonPath) -> Iterator[Issue]:
+        if _js_type(value) != "number":
+            yield _invalid_type("number", value, path)
+            return
+        if whole and value != int(value):
+            yield _invalid_type("int", value, path)
+            return
+        if whole and abs(value) > _MAX_SAFE_INTEGER:
+            big = value > 0
+            code, limit, relation = ("too_big", "maximum", "<=") if big else ("too_small", "minimum", ">=")
+            bound = _MAX_SAFE_INTEGER if big else -_MAX_SAFE_INTEGER
+            note = "Integers must be within the safe integer range."
+            parts = {"code": code, limit: bound, "note": note, "origin": "int", "inclusive": True}
+            yield _issue(
+                path, f"Too {'big' if big else 'small'}: expected int to be {relation}{bound}", **parts
+            )
+        if minimum is not None and value < minimum:
+            text = f"Too small: expected number to be >={minimum}"
+            yield _issue(path, text, origin="number", code="too_small", minimum=minimum, inclusive=True)
+        if above is not None and value <= above:
+            text = f"Too small: expected number to be >{above}"
+            yield _issue(path, text, origin="number", code="too_small", minimum=above, inclusive=False)
+
+    return check
+
+
+def _boolean(value: Any, path: JsonPath) -> Iterator[Issue]:
+    if not isinstance(value, bool):
+        yield _invalid_type("boolean", value, path)
+
+
+def _one_of(*values: str) -> Check:
+    expected = "|".join(f'"{value}"' for value in values)
+    text = (
+        f"Invalid option: expected one of {expected}" if values[1:] else f"Invalid input: expected {expected}"
+    )
+
+    def check(value: Any, path: JsonPath) -> Iterator[Issue]:
+        if not isinstance(value, str) or value not in values:
+            yield _issue(path, text, code="invalid_value", values=list(values))
+
+    return check
+
+
+def _array(item: Check) -> Check:
+    def check(value: Any, path: JsonPath) -> Iterator[Issue]:
+        if not isinstance(value, list):
+            yield _invalid_type("array", value, path)
+            return
+        for index, element in enumerate(value):
+            yield from item(element, (*path, index))
+
+    return check
+
+
+def _record(item: Check | None = None) -> Check:
+    def check(value: Any, path: JsonPath) -> Iterator[Issue]:
+        if not isinstance(value, dict):
+            yield _invalid_type("record", value, path)
+        elif item:
+            for key, element in value.items():
+                yield from item(element, (*path, key))
+
+    return check
+
+
+def _object(required: dict[str, Check], optional: dict[str, Check]) -> Check:
+    def check(value: Any, path: JsonPath) -> Iterator[Issue]:
+        if not isinstance(value, dict):
+            yield _invalid_type("object", value, path)
+            return
+        for key, item in required.items():
+            yield from item(value.get(key, _MISSING), (*path, key))
+        for key, item in optional.items():
+            if key in value:
+                yield from item(value[key], (*path, key))
+
+    return check
+
+
+def _asset(kind: str, **more: Check) -> Check:
+    return _object({"type": _one_of(kind), kind: _object({"url": _string()}, {}), **more}, {})
+
+
+_ASSETS = {kind: _asset(kind) for kind in ("image_url", "audio_url", "video_url")}
+
+
+def _reference(value: Any, path: JsonPath) -> Iterator[Issue]:
+    if not isinstance(value, dict):  # a discriminated union names the code first
+        text = f"Invalid input: expected object, received {_js_type(value)}"
+        yield _issue(path, text, code="invalid_type", expected="object")
+    elif isinstance(value.get("type"), str) and value["type"] in _ASSETS:
+        yield from _ASSETS[value["type"]](value, path)
+    else:
+        text = "Invalid discriminator value. Expected " + " | ".join(f"'{kind}'" for kind in _ASSETS)
+        parts: Issue = {"errors": [], "note": "No matching discriminator", "discriminator": "type"}
+        yield _issue((*path, "type"), text, code="invalid_union", **parts, options=list(_ASSETS))
+
+
+def _url(value: Any, path: JsonPath) -> Iterator[Issue]:
+    if not isinstance(value, str):
+        yield _invalid_type("string", value, path)
+    elif not is_url(value):
+        yield _issue(path, "Invalid URL", code="invalid_format", format="url")
+
+
+RESOLUTIONS = ("360p", "480p", "720p", "768p", "1080p", "1K", "2K", "4K")
+ASPECT_RATIOS = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "9:21")
+_TRACE_KEYS = ("generation_name", "parent_span_id", "span_name", "trace_id", "trace_name")
+
+_OPTIONAL_FIELDS: dict[str, Check] = {
+    "aspect_ratio": _one_of(*ASPECT_RATIOS),
+    "callback_url": _url,  # whether it must be HTTPS depends on the mock's callback hosts: check_callback_url
+    "creativity": _number(whole=True),
+    "duration": _number(whole=True, minimum=1),
+    "frame_images": _array(_asset("image_url", frame_type=_one_of("first_frame", "last_frame"))),
+    "generate_audio": _boolean,
+    "input_references": _array(_reference),
+    "previous_job_id": _string(pattern=r"gen-vid-\d+-[0-9A-Za-z]{20}"),
+    "prompt": _string(),
+    "provider": _object({}, {"options": _record(_record())}),
+    "resolution": _one_of(*RESOLUTIONS),
+    "seed": _number(whole=True),
+    "session_id": _string(maximum=256),
+    "size": _string(),
+    "trace": _object({}, dict.fromkeys(_TRACE_KEYS, _string())),
+    "upscale_factor": _number(above=0),
+    "user": _string(),
+}
+REQUEST_SCHEMA = _object({"model": _string()}, _OPTIONAL_FIELDS)
+
+
+class Shape(NamedTuple):
+    """What decides size, length and price of a clip; hashable, so that costs can be cached."""
+
+    duration: int | None  # seconds
+    resolution: str | None
+    aspect_ratio: str | None
+    size: str | None  # "WIDTHxHEIGHT"
+    frames: tuple[str, ...]  # frame types of frame_images
+    references: tuple[str, ...]  # types of input_references
+    generate_audio: bool | None
+    upscale_factor: float | None
+    creativity: int | None
+
+
+class VideoRequest(NamedTuple):
+    """A submit that passed the schema."""
+
+    model: str
+    prompt: str
+    shape: Shape
+    seed: int | None
+    callback_url: str | None
+    body: dict[str, Any]  # as the client sent it, unknown keys included
+
+
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_MAX_JSON_DEPTH = 100
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decode_json = json.JSONDecoder(parse_constant=_refuse_constant).decode
+_encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+def parse_json(body: bytes) -> Any:
+    """JSON as production's parser takes it; ValueError for all that is none or nests too deep to be handled."""
+    text = body.decode("utf-8")  # UnicodeDecodeError is a ValueError
+    if text.count("[") + text.count("{") > _MAX_JSON_DEPTH:
+        depth = 0
+        for token in _JSON_TOKEN.finditer(text):
+            depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
+            if depth > _MAX_JSON_DEPTH:
+                raise ValueError(f"nested more than {_MAX_JSON_DEPTH} deep")
+    value = _decode_json(text)
+    if "\\ud" in text or "\\uD" in text:  # half a surrogate pair is no text that could be sent on
+        _encode_json(value).encode()
+    return value
+
+
+def to_json(value: Any) -> bytes:
+    """Compact UTF-8 JSON, as JavaScript's JSON.stringify writes it."""
+    return _encode_json(value).encode()
+
+
+def js_number(value: float) -> float:
+    """Without binary noise, and 2 for 2.0, as JavaScript prints it."""
+    value = round(value, 10)
+    return int(value) if value == int(value) else value
+
+
+def parse_video_request(body: bytes) -> VideoRequest:
+    """The submit that these bytes hold; SchemaError with one issue per fault.  Content-Type plays no part."""
+    try:
+        wanted = parse_json(body)
+    except ValueError:
+        raise SchemaError([_issue((), "Malformed JSON in request body", code="custom")]) from None
+    issues = list(REQUEST_SCHEMA(wanted, ()))
+    if issues:
+        raise SchemaError(issues)
+    for name in ("duration", "seed", "creativity"):
+        if isinstance(wanted.get(name), float):  # 8.0 is an integer to JavaScript
+            wanted[name] = int(wanted[name])
+    get = wanted.get
+    shape = Shape(
+        get("duration"),
+        get("resolution"),
+        get("aspect_ratio"),
+        get("size"),
+        tuple(image["frame_type"] for image in get("frame_images", ())),
+        tuple(reference["type"] for reference in get("input_references", ())),
+        get("generate_audio"),
+        get("upscale_factor"),
+        get("creativity"),
+    )
+    return VideoRequest(wanted["model"], get("prompt", ""), shape, get("seed"), get("callback_url"), wanted)
+
+
+_LONGEST_TEXT = 16_384
+_LONGEST_LIST = 100
+
+
+def shorten(value: Any) -> Any:
+    """The same JSON with data URLs, very long texts and very long lists cut: what journal and jobs keep."""
+    if isinstance(value, str):
+        keep = 64 if value.startswith("data:") and len(value) > 256 else _LONGEST_TEXT
+        return value if len(value) <= keep else f"{value[:keep]}… ({len(value)} characters)"
+    if isinstance(value, list):
+        return [shorten(item) for item in value[:_LONGEST_LIST]]
+    if isinstance(value, dict):
+        return {shorten(key): shorten(item) for key, item in list(value.items())[:_LONGEST_LIST]}
+    return value
+
+
+class Links(NamedTuple):
+    """How URLs are made for one client: the origin that it used, and the key that signs downloads."""
+
+    origin: str  # "http://localhost:8080"
+    secret: bytes = b""
+    relative_polling_url: bool = False
+
+    def polling_url(self, job_id: str) -> str:
+        """Absolute as recorded, or the path alone as the newest documentation shows it."""
+        return f"{'' if self.relative_polling_url else self.origin}{API}/videos/{job_id}"
+
+    def content_url(self, job_id: str, index: int) -> str:
+        """The download that needs the key."""
+        return f"{self.origin}{API}/videos/{job_id}/content?index={index}"
+
+    def signed_url(self, job_id: str, index: int, expires: int) -> str:
+        """The download that needs none.  The form is the mock's own: production's is not known."""
+        signature = sign_download(self.secret, job_id, index, expires)
+        return f"{self.content_url(job_id, index)}&expires={expires}&signature={signature}"
+
+
+def sign_download(secret: bytes, job_id: str, index: int, expires: int) -> str:
+    """Hex HMAC-SHA256 over job, index and expiry (unix seconds)."""
+    return hmac.new(secret, f"{job_id}/{index}/{expires}".encode(), hashlib.sha256).hexdigest()
+
+
+def job_to_wire(job: Job, now: float, links: Links) -> dict[str, Any]:
+    """What a poll answers; absent fields are left out, never null."""
+    status = status_at(job, now)
+    polling_url = links.polling_url(job.id)
+    wire: dict[str, Any] = {"id": job.id, "generation_id": job.id, "polling_url": polling_url}
+    wire["status"] = status.value
+    if status is Status.COMPLETED:
+        wire["unsigned_urls"] = unsigned_urls(job, links)
+        if job.plan.stored and now < expires_at(job):
+            end = int(expires_at(job))
+            wire["urls"] = [links.signed_url(job.id, index, end) for index in range(job.plan.outputs)]
+            wire["expires_at"] = end
+        wire["usage"] = usage_to_wire(job)
+    elif status in TERMINAL:
+        wire["error"] = job.error
+    return wire
+
+
+def unsigned_urls(job: Job, links: Links) -> list[str]:
+    """One download URL per output, or those that the fixture names."""
+    if job.plan.unsigned_urls is not None:
+        return list(job.plan.unsigned_urls)
+    return [links.content_url(job.id, index) for index in range(job.plan.outputs)]
+
+
+def usage_to_wire(job: Job) -> dict[str, Any]:
+    """The cost in USD, and whether a provider key of the user's own paid."""
+    return {"cost": job.cost, "is_byok": job.plan.is_byok}
+
+
+# ============ 3. Catalogue and cost: Model, check_against_catalogue, output_size, cost_of ===================
+#
+# A model is its entry of GET /videos/models, plus what it does when a request leaves something out.
+
+
+class Model(NamedTuple):
+    """One entry of GET /videos/models; the first 17 fields are its keys on the wire, in their order."""
+
+    id: str
+    canonical_slug: str
+    hugging_face_id: str | None = None
+    name: str = ""
+    created: int = 0  # unix seconds
+    description: str | None = None
+    supported_resolutions: tuple[str, ...] | None = None  # None in a list: anything goes
+    supported_aspect_ratios: tuple[str, ...] | None = None
+    supported_sizes: tuple[str, ...] | None = None
+    supported_durations: tuple[int, ...] | None = None
+    supported_frame_images: tuple[str, ...] | None = None  # None: no frame image at all
+    upscale_factor: dict[str, float] | None = None  # {"min", "max"}: an upscaler
+    creativity: tuple[int, ...] | None = None
+    generate_audio: bool | None = None
+    seed: bool | None = None
+    pricing_skus: dict[str, str] | None = None
+    allowed_passthrough_parameters: tuple[str, ...] = ()
+    defaults: dict[str, Any] = {}  # duration, resolution, aspect_ratio of a request without; never sent
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def to_wire(self) -> dict[str, Any]:
+        """All 17 keys, nulls included: the SDKs refuse a model that lacks one."""
+        return dict(zip(self._fields[:17], self, strict=False))
+
+    @property
+    def provider(self) -> str:
+        """The company as production words it: before the colon of the name, else before the slash of the id."""
+        return self.name.split(":")[0] if ":" in self.name else self.id.split("/")[0]
+
+
+_ALLOWED_DATA = {"image_url": r"data:image/[\w.+-]+;base64,", "audio_url": r"data:audio/[\w.+-]+;base64,"}
+
+
+def check_references(body: dict[str, Any]) -> None:
+    """Refuse assets that are neither HTTPS nor an image or audio data URL, catalogue or not."""
+    for name in ("frame_images", "input_references"):
+        for index, asset in enumerate(body.get(name, ())):
+            kind = asset["type"]
+            url = asset[kind]["url"]
+            if not url.startswith("https://") and not re.match(_ALLOWED_DATA.get(kind, "(?!)"), url):
+                where = f"{name}[{index}].{kind}.url"
+                raise ApiError(400, f"Invalid reference URL: {where}: Only HTTPS URLs are allowed")
+
+
+def check_prompt(wanted: VideoRequest, model: Model) -> None:
+    """Refuse what has neither prompt nor image; an upscaler needs the video and nothing else."""
+    references = wanted.shape.references
+    enough = "image_url" in references or (model.upscale_factor and "video_url" in references)
+    if not (wanted.prompt or wanted.shape.frames or enough):
+        words = "video generations require a prompt when no image input is provided"
+        raise ApiError(400, f"{model.provider} {words}")
+
+
+def check_against_catalogue(wanted: VideoRequest, model: Model) -> None:
+    """Refuse, in production's words, what the model's entry does not offer."""
+    shape, limits = wanted.shape, model.upscale_factor
+    checks: list[tuple[str, str, Any, Sequence[Any] | None, str]] = [
+        ("Duration", "durations", shape.duration, model.supported_durations, "s"),
+        ("Resolution", "resolutions", shape.resolution, model.supported_resolutions, ""),
+        ("Aspect ratio", "aspect ratios", shape.aspect_ratio, model.supported_aspect_ratios, ""),
+        ("Size", "sizes", shape.size, model.supported_sizes, ""),
+        ("Creativity", "creativity levels", shape.creativity, model.creativity, ""),
+    ]
+    factor = shape.upscale_factor
+    if limits and factor and not limits["min"] <= factor <= limits["max"]:
+        checks.append(
+            ("Upscale factor", "upscale factors", factor, [f"{limits['min']} to {limits['max']}"], "")
+        )
+    for word, plural, value, supported, unit in checks:
+        if value is not None and supported is not None and value not in supported:
+            offered = f"Supported {plural}: {', '.join(map(str, supported))}{unit}"
+            metadata = {
+                "routing_funnel": [{"step": "Initial Endpoints", "endpoint_count": 1}],
+                "failed_routing_step": "Validate Video Parameters",
+            }
+            raise ApiError(400, f"{word} {value}{unit} is not supported for this model. {offered}", metadata)
+    for frame_type in shape.frames:
+        if frame_type not in (model.supported_frame_images or ()):
+            integration = f'the provider integration for model "{model.id}"'
+            raise ApiError(400, f"{integration} does not support {frame_type} frame_images")
+    if "previous_job_id" in wanted.body:
+        raise ApiError(400, f"{model.canonical_slug} does not support previous_job_id")
+
+
+# fmt: off
+_SHORT_SIDES = {
+    "360p": 360, "480p": 480, "720p": 720, "768p": 768, "1080p": 1080, "1K": 1024, "2K": 1440, "4K": 2160,
+}
+# fmt: on
+# What Seedance really produces, portrait mirrored; its catalogue lists other sizes for some of these.
+_SEEDANCE_SIZES = {
+    "480p": {"16:9": (864, 496), "4:3": (752, 560), "1:1": (640, 640), "21:9": (992, 432)},
+    "720p": {"16:9": (1280, 720), "4:3": (1112, 834), "1:1": (960, 960), "21:9": (1470, 630)},
+}
+_UPSCALER_INPUT = (1280, 720)  # pixels; the mock never looks at the video that it is given
+
+
+def duration_of(shape: Shape, model: Model) -> int:
+    """Seconds asked for, else the model's default, else 5."""
+    return shape.duration or model.defaults.get("duration") or (model.supported_durations or (5,))[0]
+
+
+def has_audio(shape: Shape, model: Model) -> bool:
+    """Whether the clip has a sound track: the request's word, else the model's."""
+    return bool(model.generate_audio if shape.generate_audio is None else shape.generate_audio)
+
+
+def parse_size(text: str) -> tuple[int, int] | None:
+    """(1280, 720) of "1280x720"; None of anything else: without a catalogue nobody checked it."""
+    match = re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", text)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def output_size(shape: Shape, model: Model) -> tuple[int, int]:
+    """Width and height in pixels of what this request produces: one rule for cost and clip."""
+    if size := parse_size(shape.size or ""):
+        return size
+    if limits := model.upscale_factor:
+        factor = shape.upscale_factor or max(limits["min"], min(2, limits["max"]))
+        return _even(_UPSCALER_INPUT[0] * factor), _even(_UPSCALER_INPUT[1] * factor)
+    resolutions = model.supported_resolutions or ("720p",)
+    resolution = shape.resolution or model.defaults.get("resolution") or resolutions[0]
+    ratios = model.supported_aspect_ratios or ("16:9",)
+    ratio = shape.aspect_ratio or model.defaults.get("aspect_ratio")
+    ratio = ratio or ("16:9" if "16:9" in ratios else ratios[0])
+    wide, high = map(int, ratio.split(":"))
+    long, short = _landscape_size(model, resolution, max(wide, high), min(wide, high))
+    return (long, short) if wide >= high else (short, long)
+
+
+def _landscape_size(model: Model, resolution: str, wide: int, high: int) -> tuple[int, int]:
+    if model.id.startswith("bytedance/seedance-"):
+        known = _SEEDANCE_SIZES.get(resolution, {}).get(f"{wide}:{high}")
+        if known:
+            return known
+    short = _SHORT_SIDES[resolution]
+    computed = (_even(short * wide / high), short)
+    sizes = [(max(size), min(size)) for size in map(parse_size, model.supported_sizes or ()) if size]
+    alike = [size for size in sizes if abs(size[0] / size[1] * high / wide - 1) <= 0.03]
+    exact = [size for size in alike if size[1] == short]
+    area = computed[0] * computed[1]
+    return min(exact or alike or [computed], key=lambda size: abs(size[0] * size[1] - area))
+
+
+def _even(length: float) -> int:
+    return round(length / 2) * 2
+
+
+def resolution_of(width: int, height: int) -> str:
+    """The resolution that a size is priced as: by its short side, else by the nearest area at 16:9."""
+    for resolution, short in _SHORT_SIDES.items():
+        if min(width, height) == short:
+            return resolution
+    return min(_SHORT_SIDES, key=lambda name: abs(_SHORT_SIDES[name] ** 2 * 16 / 9 - width * height))
+
+
+@functools.lru_cache(maxsize=1024)
+def cost_of(shape: Shape, model: Model) -> float:
+    """USD that production charges for this request, by the model's price list; 0 without one."""
+    prices = {key: float(value) for key, value in (model.pricing_skus or {}).items()}
+    seconds, (width, height) = duration_of(shape, model), output_size(shape, model)
+    named = shape.resolution if shape.resolution and not shape.size else resolution_of(width, height)
+    resolution = f"_{named.lower()}"
+    audio = "_with_audio" if has_audio(shape, model) else "_without_audio"
+    video_input = "video_url" in shape.references and not shape.frames
+
+    def price(family: str, keys: Iterable[str]) -> float | None:
+        """The first of these keys that is listed, else the family's first price, else None."""
+        listed = [prices[key] for key in keys if key in prices]
+        return next(iter(listed or [value for key, value in prices.items() if family in key]), None)
+
+    tokens = [f"{resolution}_with_video_input", "_with_video_input"] if video_input else []
+    per_token = price("video_tokens", [f"video_tokens{end}" for end in (*tokens, resolution, audio, "")])
+    if per_token is not None:
+        return js_number(per_token * width * height * (24 * seconds + 1) / 1024)  # 24 pictures a second
+    mode = "creative" if shape.creativity else "precise"
+    cents = price("per_megapixel_second", [f"cents_per_megapixel_second_{mode}"])
+    if cents is not None:
+        return js_number(cents / 100 * width * height / 1e6 * seconds)
+
+    modes: tuple[str, ...] = ("text_to_video_", "")
+    if shape.frames:
+        modes = ("image_to_video_", "", "text_to_video_")
+    elif shape.references:
+        modes = ("reference_", "", "image_to_video_", "text_to_video_")
+    dollars = price(
+        "duration_seconds",
+        [f"{m}duration_seconds{a}{r}" for a in (audio, "") for m in modes for r in (resolution, "")],
+    )
+    families = ["cents_per_second_video_continuation"] if video_input else []
+    families += ["cents_per_video_output_second", "cents_per_second_output"]
+    cents = price("_second", [family + end for family in families for end in (resolution, "")])
+    cost = seconds * (dollars if dollars is not None else (cents or 0) / 100)
+    images = len(shape.frames) or shape.references.count("image_url")
+    cost += images * (prices.get("cents_per_image_input", 0) / 100 + prices.get("reference_images", 0))
+    return js_number(max(cost, prices.get("minimum_cents_per_generation", 0) / 100))
+
+
+def _built_in(
+    model_id: str, day: int, name: str, created: int, audio: bool | None, **more: Any
+) -> dict[str, Any]:
+    slug = {"id": model_id, "canonical_slug": f"{model_id}-{day}", "name": name, "created": created}
+    return {**slug, "generate_audio": audio, **more}
+
+
+_LANDSCAPE = ["16:9", "9:16", "1:1", "4:3", "3:4"]
+_FIRST, _BOTH = ["first_frame"], ["first_frame", "last_frame"]
+
+# Enough for GET /videos/models and for real prices where no fixture file brings the whole catalogue.
+BUILT_IN_MODELS: tuple[dict[str, Any], ...] = (
+    _built_in(
+        *("bytedance/seedance-2.5", 20260807, "ByteDance: Seedance 2.5", 1786141253, True),
+        supported_resolutions=["480p", "720p"],
+        supported_aspect_ratios=[*_LANDSCAPE, "21:9"],
+        supported_durations=list(range(4, 31)),
+        supported_frame_images=_BOTH,
+        pricing_skus={"video_tokens": "0.0000107", "video_tokens_with_video_input": "0.0000064"},
+        _defaults={"duration": 5, "resolution": "720p", "aspect_ratio": "1:1"},
+    ),
+    _built_in(
+        *("x-ai/grok-imagine-video", 20260512, "SpaceXAI: Grok Imagine Video", 1779117586, None),
+        supported_resolutions=["480p", "720p"],
+        supported_aspect_ratios=[*_LANDSCAPE, "3:2", "2:3"],
+        supported_durations=list(range(1, 16)),
+        supported_frame_images=_FIRST,
+        pricing_skus={
+            "cents_per_image_input": "0.2",
+            "cents_per_video_output_second_480p": "5",
+            "cents_per_video_output_second_720p": "7",
+        },
+        _defaults={"duration": 8, "resolution": "480p"},
+    ),
+    _built_in(
+        *("kwaivgi/kling-v3.0-std", 20260429, "Kling: Video v3.0 Standard", 1777496205, True),
+        supported_resolutions=["720p"],
+        supported_aspect_ratios=_LANDSCAPE[:3],
+        supported_durations=list(range(3, 16)),
+        supported_frame_images=_BOTH,
+        pricing_skus={"duration_seconds": "0.084", "duration_seconds_with_audio": "0.126"},
+    ),
+    _built_in(
+        *("google/veo-3.1", 20260320, "Google: Veo 3.1", 1774277148, True),
+        supported_resolutions=["720p", "1080p", "4K"],
+        supported_aspect_ratios=_LANDSCAPE[:2],
+        supported_durations=[4, 6, 8],
+        supported_frame_images=_BOTH,
+        pricing_skus={
+            "duration_seconds_with_audio": "0.40",
+            "duration_seconds_with_audio_4k": "0.60",
+            "duration_seconds_without_audio": "0.20",
+            "duration_seconds_without_audio_4k": "0.40",
+        },
+    ),
+)
+
+
+# ============ 4. Fixtures, faults, scenarios: Fixture, Plan, Fault, differences, load_fixtures ===============
+#
+# A fixture says which submits it takes (Match) and what becomes of them: a job's course (Plan) or a refusal (a Fault
+# without end).  A match is "the list of differences is empty", so what explains a near-miss is what decides.
+# Files are read strictly: read_fields refuses a key that no table below names.  To add a key: a line in a table.
+
+
+class Fault(NamedTuple):
+    """One thing that goes wrong on one route, and how often."""
+
+    on: str  # submit, poll, content, models, webhook
+    status: int | None = None  # answer with this instead of doing the work
+    message: str = ""
+    metadata: dict[str, Any] | None = None
+    retry_after: float | None = None  # seconds, header Retry-After
+    delay: float = 0.0  # real seconds before the answer; virtual ones before a webhook
+    close: bool = False  # no work, no answer
+    lost: bool = False  # the work, no answer
+    truncate: int | None = None  # the work, this many bytes of the answer's body
+    malformed: bool = False  # 200 and broken JSON
+    times: int | None = None  # None = always
+    after: int = 0  # requests that pass first
+    repeat: bool = False  # start over once a request got through
+
+    def strikes(self, seen: int) -> tuple[bool, int]:
+        """Whether the next request is hit when `seen` were counted before it, and the count after it."""
+        if seen < self.after:
+            return False, seen + 1
+        if self.times is None or seen < self.after + self.times:
+            return True, seen + 1
+        return False, 0 if self.repeat else seen
+
+    @property
+    def prevents(self) -> bool:
+        """Whether the work is not done: no job made, no poll counted."""
+        return self.close or self.malformed or self.status is not None
+
+    @property
+    def label(self) -> str:
+        """What journal and log call it: "503", "lost", "delay 2s" ..."""
+        kinds = [kind for kind in ("close", "lost", "malformed") if getattr(self, kind)]
+        kinds += [str(self.status)] if self.status else []
+        kinds += [f"truncate {self.truncate}"] if self.truncate is not None else []
+        kinds += [f"delay {self.delay:g}s"] if self.delay else []
+        return " ".join(kinds)
+
+
+class Webhook(NamedTuple):
+    """How a fixture wants its job's webhook delivered."""
+
+    times: int = 1  # deliveries in all, each with the same idempotency key
+    delay: float = 0.0  # seconds after the end
+    signature: str = "good"  # good, bad, stale, none
+
+
+class Pace(NamedTuple):
+    """How long a job shows pending and in_progress before its end: in polls, or in seconds."""
+
+    unit: str
+    pending: float
+    in_progress: float
+
+
+class Plan(NamedTuple):
+    """The course of a job, shared by all jobs of a fixture."""
+
+    status: Status = Status.COMPLETED  # the end; pending or in_progress = never ends
+    error: str | None = None
+    outputs: int = 1
+    cost: float | None = None  # USD; None: by the catalogue
+    is_byok: bool = False
+    stored: bool = True  # whether signed urls are given out
+    unsigned_urls: tuple[str, ...] | None = None  # None: the content route of this mock
+    clip: bytes | Path = b""  # what is downloaded; nothing: a test card
+    pace: Pace | None = None  # None: as the mock is set
+    webhook: Webhook = Webhook()
+    faults: tuple[Fault, ...] = ()  # those on poll, content and webhook; counted per job
+
+
+class Match(NamedTuple):
+    """What a submit must be like; None = any."""
+
+    prompt: tuple[str, str] | None = None  # equals, contains or regex (a search); the text
+    model: str | None = None  # exact, or followed by a dash and a digit
+    body: Any = None  # must be contained in the request body
+    context: str | None = None  # header X-AIMock-Context
+    sequence_index: int | None = None  # only while that many submits met the other criteria before
+    never: str = ""  # a criterion of aimock's that no video request can meet
+
+
+class Fixture(NamedTuple):
+    """Which submits are meant, and what becomes of them."""
+
+    name: str
+    match: Match
+    times: int | None  # matches per scope; None = unlimited
+    plan: Plan | None  # None: the submit is refused
+    refusal: Fault | None
+    submit_faults: tuple[Fault, ...]
+    source: dict[str, Any]  # as written
+    group: str = ""  # fixtures that differ in sequenceIndex alone count their matches together
+    number: int = 0  # identity within a store: counters hang on it; negative = built in
+
+
+class Difference(NamedTuple):
+    """One criterion that a submit does not meet."""
+
+    criterion: str
+    wanted: Any
+    got: Any
+
+
+def prompt_holds(test: tuple[str, str] | None, prompt: str) -> bool:
+    """Whether a prompt passes its test."""
+    if test is None:
+        return True
+    kind, text = test
+    if kind == "contains":
+        return text in prompt
+    return prompt == text if kind == "equals" else re.search(text, prompt) is not None
+
+
+def differences(
+    fixture: Fixture, wanted: VideoRequest, context: str | None, matched: int, in_group: int
+) -> Iterator[Difference]:
+    """Why this fixture does not take this submit: nothing, if it does.
+
+    `matched` is how often it took one before in this scope, `in_group` how often it or its siblings did.
+    """
+    match = fixture.match
+    if match.prompt is not None and not prompt_holds(match.prompt, wanted.prompt):
+        kind, text = match.prompt
+        phrase = {"contains": "containing", "equals": "equal to", "regex": "matching"}[kind]
+        yield Difference("prompt", f"{phrase} {text!r}", shorten(wanted.prompt))
+    if match.model is not None and not is_model(wanted.model, match.model):
+        yield Difference("model", match.model, wanted.model)
+    if match.body is not None:
+        yield from _body_differences(match.body, wanted.body, "body")
+    if match.context is not None and match.context != context:
+        yield Difference("context", match.context, context)
+    if match.sequence_index is not None and match.sequence_index != in_group:
+        yield Difference("sequenceIndex", match.sequence_index, in_group)
+    if fixture.times is not None and matched >= fixture.times:
+        yield Difference("times", f"at most {fixture.times}", f"{matched} before")
+    if match.never:
+        yield Difference(match.never, "a chat request", "a video request")
+
+
+def is_model(model_id: str, named: str) -> bool:
+    """Whether the id is the named one, or its dated slug: veo-3.1 takes veo-3.1-20260320, not veo-3.1-fast."""
+    return model_id == named or (
+        model_id.startswith(f"{named}-") and model_id[len(named) + 1 :][:1].isdecimal()
+    )
+
+
+def _body_differences(wanted: Any, got: Any, path: str) -> Iterator[Difference]:
+    if isinstance(wanted, dict) and isinstance(got, dict):
+        for key, value in wanted.items():
+            yield from _body_differences(value, got.get(key, _MISSING), f"{path}.{key}")
+    elif isinstance(wanted, list) and isinstance(got, list):
+        for index, value in enumerate(wanted):
+            element = got[index] if index < len(got) else _MISSING
+            yield from _body_differences(value, element, f"{path}[{index}]")
+    elif wanted != got or isinstance(wanted, bool) != isinstance(got, bool):
+        yield Difference(path, wanted, "nothing" if got is _MISSING else shorten(got))
+
+
+def near_miss_to_wire(fixture: Fixture, missed: Sequence[Difference]) -> dict[str, Any]:
+    """Which criteria of a fixture held, and what was wanted and got for the others."""
+    failed = {difference.criterion.partition(".")[0] for difference in missed}
+    failed |= {"userMessage"} if "prompt" in failed else set()
+    held = [key for key in fixture.source["match"] if key not in failed]
+    return {
+        "fixture": fixture.name,
+        "differences": [difference._asdict() for difference in missed],
+        "held": held,
+    }
+
+
+def closeness(fixture: Fixture, missed: Sequence[Difference]) -> tuple[bool, int, int]:
+    """What near-misses are sorted by: scenarios last, then by how few criteria failed and how many held."""
+    return fixture.number < 0, len(missed), -len(fixture.source["match"])
+
+
+# ---- Reading, strictly.  A reader takes a value and the path that its complaint names.
+
+Reader = Callable[[Any, str], Any]
+Readers = Mapping[str, "Reader | None"]  # None marks a key that is known and has no effect
+
+
+def _complaint(path: str, text: str) -> SetupError:
+    # The path of a whole file ends in a colon already: "fixtures.json: ".
+    return SetupError(f"{path}{text}" if path.endswith(": ") else f"{path}: {text}")
+
+
+def _expected(what: str, value: Any, path: str) -> SetupError:
+    shown = _encode_json(shorten(value)) if isinstance(value, (str, int, float, list, dict)) else "null"
+    return _complaint(path, f"expected {what}, got {shown if len(shown) <= 60 else f'{shown[:60]}…'}")
+
+
+def read_fields(value: Any, path: str, known: Readers, required: Sequence[str] = ()) -> dict[str, Any]:
+    """The object's fields, each read by its reader; keys that begin with _ are comments."""
+    if not isinstance(value, dict):
+        raise _expected("an object", value, path)
+    inside = path if not path or path.endswith(": ") else f"{path}."
+    for key in value:
+        if key not in known and not key.startswith("_"):
+            import difflib  # only a file with a mistake needs it, and start-up time counts
+
+            near = difflib.get_close_matches(key, [name for name in known if known[name]], 1)
+            raise SetupError(f"{inside}{key}: unknown key" + (f', did you mean "{near[0]}"?' if near else ""))
+    for key in required:
+        if key not in value:
+            raise _complaint(path, f'"{key}" is missing')
+    readers = {key: reader for key, reader in known.items() if reader is not None and key in value}
+    return {key: reader(value[key], f"{inside}{key}") for key, reader in readers.items()}
+
+
+def _of_type(kind: type, what: str) -> Reader:
+    def read(value: Any, path: str) -> Any:
+        if not isinstance(value, kind):
+            raise _expected(what, value, path)
+        return value
+
+    return read
+
+
+read_text, read_flag, read_object = (
+    _of_type(str, "a string"),
+    _of_type(bool, "true or false"),
+    _of_type(dict, "an object"),
+)
+
+
+def read_list(item: Reader) -> Reader:
+    """A reader of lists of such items."""
+
+    def read(value: Any, path: str) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise _expected("a list", value, path)
+        return tuple(item(element, f"{path}[{index}]") for index, element in enumerate(value))
+
+    return read
+
+
+def _read_number(smallest: float, largest: float = math.inf, whole: bool = True) -> Reader:
+    def read(value: Any, path: str) -> float:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not is_number or not smallest <= value <= largest or (whole and value != int(value)):
+            upper = f" and at most {largest}" if largest < math.inf else ""
+            raise _expected(
+                f"{'a whole number' if whole else 'a number'} of at least {smallest}{upper}", value, path
+            )
+        return int(value) if whole else float(value)
+
+    return read
+
+
+def _read_choice(*choices: str) -> Reader:
+    def read(value: Any, path: str) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise _expected(f"one of {', '.join(choices)}", value, path)
+        return value
+
+    return read
+
+
+def _or_null(reader: Reader) -> Reader:
+    return lambda value, path: None if value is None else reader(value, path)
+
+
+_count, _amount = _read_number(0), _read_number(0, whole=False)
+
+_FAULT_KEYS: Readers = {
+    "on": _read_choice("submit", "poll", "content", "models", "webhook"),
+    "status": _read_number(400, 599),
+    "message": read_text,
+    "metadata": read_object,
+    "retryAfter": _amount,
+    "delay": _read_number(0, 3600, whole=False),
+    **dict.fromkeys(("close", "lost", "malformed", "repeat"), read_flag),
+    "truncate": _count,
+    "times": _read_number(1),
+    "after": _count,
+}
+
+
+def fault_from_json(value: Any, path: str = "fault") -> Fault:
+    """Reader of a fault."""
+    given = read_fields(value, path, _FAULT_KEYS, required=("on",))
+    fault = Fault(retry_after=given.pop("retryAfter", None), **given)
+    if not fault.label:
+        raise _complaint(path, "does nothing; give status, delay, close, lost, truncate or malformed")
+    if fault.repeat and fault.times is None:
+        raise _complaint(f"{path}.repeat", 'needs "times"')
+    return fault
+
+
+def _read_prompt(value: Any, path: str) -> tuple[str, str]:
+    if isinstance(value, str):
+        return "contains", value
+    given = read_fields(value, path, dict.fromkeys(("equals", "contains", "regex"), read_text))
+    if len(given) != 1:
+        raise _complaint(path, "give exactly one of equals, contains, regex")
+    try:
+        re.compile(given.get("regex", ""))
+    except re.error as error:
+        raise _complaint(f"{path}.regex", f"not a regular expression: {error}") from None
+    return next(iter(given.items()))
+
+
+# aimock's: criteria on chat messages, which no video request meets; keys without effect; answers of other endpoints.
+_AIMOCK_NEVER = _words("systemMessage inputText toolCallId toolResultContains toolName responseFormat")
+_AIMOCK_INERT = _words(
+    "latency chunkSize truncateAfterChunks disconnectAfterMs streamingProfile recordedTimings replaySpeed "
+    "openRouterProcessing metadata chaos"
+)
+_AIMOCK_OTHER_ENDPOINTS = _words(
+    "content toolCalls blocks reasoning reasoningSignature redactedThinking webSearches image images embedding audio "
+    "format transcription json billableUnits id created model usage systemFingerprint finishReason role provider "
+    "nativeFinishReason fallthrough"
+)
+
+_MATCH_KEYS: Readers = {
+    **dict.fromkeys(("prompt", "userMessage"), _read_prompt),
+    **dict.fromkeys(("model", "endpoint", "context"), read_text),
+    "body": read_object,
+    "sequenceIndex": _count,
+    "hasToolResult": read_flag,
+    **dict.fromkeys(("turnIndex", *_AIMOCK_NEVER)),
+}
+_STATUSES = [status.value for status in Status]
+_VIDEO_KEYS: Readers = {
+    "status": _read_choice(*_STATUSES, "processing"),  # aimock's files say processing and mean completed
+    **dict.fromkeys(("file", "b64", "error"), read_text),
+    "count": _read_number(0, 100),
+    "cost": _amount,
+    **dict.fromkeys(("is_byok", "stored"), read_flag),
+    "unsigned_urls": read_list(read_text),
+    **dict.fromkeys(("id", "url", "duration")),  # aimock's, without effect there too
+}
+_WEBHOOK_KEYS: Readers = {
+    "times": _read_number(0, 100),
+    "delay": _amount,
+    "signature": _read_choice("good", "bad", "stale", "none"),
+}
+_ERROR_KEYS: Readers = {
+    "message": read_text,
+    "metadata": read_object,
+    **dict.fromkeys(("type", "param", "code")),
+}
+_RESPONSE_KEYS: Readers = {
+    "video": read_object,
+    "status": _read_number(400, 599),
+    "retryAfter": _amount,
+    "error": lambda value, path: read_fields(value, path, _ERROR_KEYS),
+    **dict.fromkeys(_AIMOCK_OTHER_ENDPOINTS),
+}
+
+
+def _read_pace(value: Any, path: str) -> Pace:
+    def parts(number: Reader) -> Reader:
+        return lambda value, path: read_fields(value, path, dict.fromkeys(("pending", "in_progress"), number))
+
+    given = read_fields(value, path, {"polls": parts(_count), "seconds": parts(_amount)})
+    if len(given) != 1:
+        raise _complaint(path, "give either polls or seconds")
+    unit, spans = next(iter(given.items()))
+    return Pace(unit, spans.get("pending", 0), spans.get("in_progress", 0))
+
+
+_FIXTURE_KEYS: Readers = {
+    "name": read_text,
+    "match": lambda value, path: read_fields(value, path, _MATCH_KEYS),
+    "times": _read_number(1),
+    "lifecycle": _read_pace,
+    "response": lambda value, path: read_fields(value, path, _RESPONSE_KEYS),
+    "faults": read_list(fault_from_json),
+    "webhook": lambda value, path: Webhook(**read_fields(value, path, _WEBHOOK_KEYS)),
+    **dict.fromkeys(_AIMOCK_INERT),
+}
+
+
+def fixture_from_json(value: Any, path: str, name: str, folder: Path | None) -> Fixture | None:
+    """Reader of a fixture; None of one that answers another of aimock's endpoints.
+
+    `folder` is what `file` is relative to; None where no file may be named.
+    """
+    given = read_fields(value, path, _FIXTURE_KEYS, required=("match",))
+    match, answer = given["match"], given.get("response", {"video": {}})
+    refuses = "error" in answer or ("status" in answer and "video" not in answer)
+    if match.get("endpoint", "video") != "video" or not (refuses or "video" in answer):
+        return None
+    if refuses and "userMessage" in match and "endpoint" not in match:
+        return None  # aimock's rule: such an error is one of its chat endpoint
+    if "prompt" in match and "userMessage" in match:
+        raise _complaint(f"{path}.match", "userMessage is another word for prompt, give one of them")
+    faults = given.get("faults", ())
+    if any(fault.on == "models" for fault in faults):
+        raise _complaint(
+            f"{path}.faults", "the models route has no fixture, give this fault to the server instead"
+        )
+    plan = refusal = None
+    if refuses:
+        error = answer.get("error", {})
+        texts = {"message": error.get("message", ""), "metadata": error.get("metadata")}
+        refusal = Fault("submit", answer.get("status", 500), **texts, retry_after=answer.get("retryAfter"))
+    else:
+        plan = _read_plan(answer["video"], f"{path}.response.video", folder)._replace(
+            pace=given.get("lifecycle"),
+            webhook=given.get("webhook", Webhook()),
+            faults=tuple(fault for fault in faults if fault.on != "submit"),
+        )
+    never = [key for key in _AIMOCK_NEVER if key in value["match"]]
+    never += ["hasToolResult"] if match.get("hasToolResult") else []
+    prompt = match.pop("userMessage", match.get("prompt"))
+    criteria = Match(
+        prompt,
+        match.get("model"),
+        match.get("body"),
+        match.get("context"),
+        match.pop("sequenceIndex", None),
+        "".join(never[:1]),
+    )
+    submit_faults = tuple(fault for fault in faults if fault.on == "submit")
+    group = json.dumps({**match, "prompt": prompt}, sort_keys=True)
+    return Fixture(
+        given.get("name", name), criteria, given.get("times"), plan, refusal, submit_faults, value, group
+    )
+
+
+def _read_plan(value: Any, path: str, folder: Path | None) -> Plan:
+    given = read_fields(value, path, _VIDEO_KEYS)
+    name = given.get("status", "completed")
+    status = Status.COMPLETED if name == "processing" else Status(name)
+    urls = given.get("unsigned_urls")
+    clip: bytes | Path = _from_base64(given.get("b64", ""))
+    if "file" in given:
+        if folder is None:
+            raise _complaint(f"{path}.file", 'not here, it would be read from the server\'s disk; use "b64"')
+        clip = file = folder / given["file"]
+        if not file.is_file() or not os.access(file, os.R_OK):
+            raise _complaint(f"{path}.file", f"no such file, or not readable: {file}")
+    return Plan(
+        status,
+        given.get("error") or ENDING_ERRORS.get(status),
+        given.get("count", 1 if urls is None else len(urls)),
+        js_number(given["cost"]) if "cost" in given else None,
+        given.get("is_byok", False),
+        given.get("stored", True),
+        urls,
+        clip,
+    )
+
+
+def _from_base64(text: str) -> bytes:
+    """Lenient, as aimock is: URL-safe letters, blanks, missing padding."""
+    letters = re.sub(r"[^A-Za-z0-9+/]", "", text.replace("-", "+").replace("_", "/"))
+    return base64.b64decode(letters[: len(letters) - (len(letters) % 4 == 1)] + "=" * (-len(letters) % 4))
+
+
+_texts, _resolution, _ratio = (
+    _or_null(read_list(read_text)),
+    _read_choice(*RESOLUTIONS),
+    _read_choice(*ASPECT_RATIOS),
+)
+_MODEL_KEYS: Readers = {
+    **dict.fromkeys(("id", "canonical_slug", "name"), read_text),
+    **dict.fromkeys(("hugging_face_id", "description"), _or_null(read_text)),
+    "created": _count,
+    "supported_resolutions": _or_null(read_list(_resolution)),
+    "supported_aspect_ratios": _or_null(read_list(_ratio)),
+    "supported_sizes": _texts,
+    "supported_durations": _or_null(read_list(_read_number(1))),
+    "supported_frame_images": _or_null(read_list(_read_choice("first_frame", "last_frame"))),
+    "upscale_factor": _or_null(
+        lambda v, p: read_fields(v, p, {"min": _amount, "max": _amount}, ("min", "max"))
+    ),
+    "creativity": _or_null(read_list(_count)),
+    **dict.fromkeys(("generate_audio", "seed"), _or_null(read_flag)),
+    "pricing_skus": _or_null(read_object),
+    "allowed_passthrough_parameters": read_list(read_text),
+    "_defaults": lambda value, path: read_fields(
+        value, path, {"duration": _read_number(1), "resolution": _resolution, "aspect_ratio": _ratio}
+    ),
+}
+
+
+def model_from_json(value: Any, path: str) -> Model:
+    """Reader of a model: its 17 keys, of which only id must be there, and `_defaults`."""
+    given = read_fields(value, path, _MODEL_KEYS, required=("id",))
+    for sku, amount in (given.get("pricing_skus") or {}).items():
+        if not isinstance(amount, str) or not re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", amount):
+            raise _expected('a price in a string, such as "0.05"', amount, f"{path}.pricing_skus.{sku}")
+    plain = {"canonical_slug": given["id"], "name": given["id"], "defaults": given.pop("_defaults", {})}
+    return Model(**(plain | given))
+
+
+class Loaded(NamedTuple):
+    """What the fixture files say."""
+
+    fixtures: tuple[Fixture, ...]
+    models: tuple[Model, ...]
+    enforced: bool  # whether a models list was given: then it is the catalogue
+    implicit: bool  # whether no file was loaded: then every submit succeeds
+    notes: tuple[str, ...]  # for the log
+    stamps: dict[Path, tuple[int, int]]  # watched files and folders: modification time, size
+
+
+_DOCUMENT_KEYS: Readers = {
+    "models": read_list(model_from_json),
+    "fixtures": read_list(lambda value, path: value),
+    "mcpFakes": None,  # aimock's
+}
+
+
+def load_fixtures(sources: Sequence[Any]) -> Loaded:
+    """Read files, folders (their *.json, recursively) and fixtures given as Python objects, in this order.
+
+    Raises SetupError with one line for the first thing that is wrong.
+    """
+    entries: list[tuple[str, str, Any, Path]] = []  # path for complaints, name, fixture, folder
+    models: dict[str, Model] = {}
+    stamps: dict[Path, tuple[int, int]] = {}
+    enforced = loaded = False
+
+    def take_document(place: str, name: str, document: Any, folder: Path) -> None:
+        nonlocal enforced, loaded
+        parts = read_fields(document, place, _DOCUMENT_KEYS)
+        enforced, loaded = enforced or "models" in parts, True
+        for model in parts.get("models", ()):
+            models.setdefault(model.id, model)
+        for index, entry in enumerate(parts.get("fixtures", ())):
+            entries.append((f"{place}fixtures[{index}]", f"{name}[{index}]", entry, folder))
+
+    for position, source in enumerate(sources):
+        if source is None:
+            beside = Path(__file__).with_name("fixtures.json")
+            source = beside if beside.is_file() else None
+        if isinstance(source, (str, Path)):
+            for path in _fixture_files(Path(source), stamps):
+                stamps[path] = _stamp(path)
+                take_document(f"{path.name}: ", path.name, _read_document(path), path.parent)
+        elif isinstance(source, Mapping) and not {"fixtures", "models"} & set(source):
+            entries.append((f"fixtures[{position}]", f"fixtures[{position}]", source, Path()))
+        elif isinstance(source, Mapping):
+            take_document("", "fixtures", source, Path())
+        elif source is not None:
+            raise SetupError(f"fixtures: expected a path or an object, got {source!r}")
+    fixtures, notes = [], []
+    for place, name, entry, folder in entries:
+        fixture = fixture_from_json(entry, place, name, folder)
+        if fixture is None:
+            notes.append(f"{place}: answers another endpoint, passed over")
+        else:
+            fixtures.append(fixture)
+        if "chaos" in entry:
+            notes.append(f'{place}.chaos: has no effect here, see "faults"')
+    listed = list(models.values())
+    if not enforced:
+        listed = [model_from_json(model, "built-in") for model in BUILT_IN_MODELS]
+    listed.sort(key=lambda model: -model.created)
+    return Loaded(tuple(fixtures), tuple(listed), enforced, not (loaded or entries), tuple(notes), stamps)
+
+
+def _fixture_files(path: Path, stamps: dict[Path, tuple[int, int]]) -> Iterator[Path]:
+    if not path.is_dir():
+        yield path
+        return
+    stamps[path] = _stamp(path)
+    entries = sorted(path.iterdir())
+    yield from (entry for entry in entries if entry.is_file() and entry.suffix == ".json")
+    for entry in entries:
+        if entry.is_dir():
+            yield from _fixture_files(entry, stamps)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
+def _read_document(path: Path) -> Any:
+    try:
+        return parse_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except OSError as error:
+        raise SetupError(f"{path}: cannot be read: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise SetupError(f"{path.name}: line {error.lineno} column {error.colno}: {error.msg}") from None
+    except ValueError as error:
+        raise SetupError(f"{path.name}: not JSON: {error}") from None
+
+
+def _scenario(word: str, *faults: dict[str, Any], lifecycle: Any = None, **response: Any) -> dict[str, Any]:
+    parts = {"lifecycle": lifecycle, "response": response, "faults": list(faults)}
+    return {
+        "name": f"mock:{word}",
+        "match": {"prompt": f"mock:{word}"},
+        **{k: v for k, v in parts.items() if v},
+    }
+
+
+# Ordinary fixtures that every mock carries before the user's: a word in the prompt, and no file is needed.
+SCENARIOS: tuple[dict[str, Any], ...] = (
+    _scenario("failed", video={"status": "failed"}),
+    _scenario("cancelled", video={"status": "cancelled"}),
+    _scenario("expired", video={"status": "expired"}),
+    _scenario("stuck", video={"status": "in_progress"}),
+    _scenario("no-urls", video={"unsigned_urls": [], "stored": False}),
+    _scenario("two-videos", video={"count": 2}),
+    _scenario("moderated", status=403),
+    _scenario("no-credits", status=402),
+    _scenario("rate-limited", {"on": "submit", "status": 429, "retryAfter": 1, "times": 2, "repeat": True}),
+    _scenario("overloaded", {"on": "submit", "status": 503, "retryAfter": 1, "times": 1, "repeat": True}),
+    _scenario("flaky", {"on": "poll", "status": 503, "times": 1}),
+    _scenario("lost-response", {"on": "submit", "lost": True, "times": 1, "repeat": True}),
+    _scenario("truncated", {"on": "content", "truncate": 2000}),
+    _scenario("slow", lifecycle={"seconds": {"pending": 5, "in_progress": 10}}),
+)
+
+
+@functools.lru_cache(maxsize=1)
+def scenario_fixtures() -> tuple[Fixture, ...]:
+    """The scenarios, read like any other fixture; their negative numbers mark them as built in."""
+    read = [fixture_from_json(entry, entry["name"], entry["name"], None) for entry in SCENARIOS]
+    return tuple(f._replace(number=-1 - i) for i, f in enumerate(read) if f is not None)
+
+
+# ============ 5. Jobs, lifecycle, store: Job, status_at, Store ===============================================
+#
+# A job is a request, a plan and a birth time; what a poller sees is status_at(job, now), so nothing has to run in
+# the background and two looks at one clock reading always agree.  A change is a new Job stored in its place.
+#
+# To add a status: Status, TERMINAL if it ends a job, status_at.
+
+RETENTION_SECONDS = 24 * 3600  # how long outputs are kept; production's is not known
+_SELF_END_SECONDS = (
+    1.0  # a job that is paced by polls and has a callback ends by itself: nobody may be polling
+)
+
+
+class Job(NamedTuple):
+    """One accepted submit.  Time points are unix seconds on the mock's clock."""
+
+    wanted: VideoRequest  # shortened
+    model: Model
+    plan: Plan
+    fixture: str | None
+    pace: Pace
+    cost: float  # USD, if it completes
+    origin: str  # of the URLs in its webhook
+    key: str  # label of the API key
+    scope: str
+    callback_url: str | None
+    ending: Status  # the status it ends in; pending or in_progress = never ends
+    error: str | None
+    id: str = ""
+    created_at: float = 0.0
+    ends_at: float | None = None  # known, or reached; None while only polls can tell
+    polls: int = 0
+    fault_counts: tuple[int, ...] = ()  # requests that each of plan.faults has seen
+
+
+def new_job_id(now: float) -> str:
+    """gen-vid-<unix seconds>-<20 letters and digits>, as recorded."""
+    return f"gen-vid-{int(now)}-{os.urandom(20).translate(_ID_LETTERS).decode()}"
+
+
+# Good enough for a mock: 256 is no multiple of 62, so eight letters come a little more often.
+_ID_LETTERS = (b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" * 5)[:256]
+
+
+def status_at(job: Job, now: float) -> Status:
+    """What a look at the job shows at this time; it only ever moves forward."""
+    if job.ends_at is not None and now >= job.ends_at:
+        return job.ending
+    if job.ending is Status.PENDING:
+        return Status.PENDING
+    passed = job.polls - 1 if job.pace.unit == "polls" else now - job.created_at
+    return Status.PENDING if passed < job.pace.pending else Status.IN_PROGRESS
+
+
+def expires_at(job: Job) -> float:
+    """When the outputs of a job that has ended stop being kept."""
+    assert job.ends_at is not None
+    return job.ends_at + RETENTION_SECONDS
+
+
+def polled(job: Job, now: float) -> Job:
+    """The job after one more poll, which may be the one that ends it."""
+    polls, ends_at = job.polls + 1, job.ends_at
+    if (
+        job.pace.unit == "polls"
+        and job.ending in TERMINAL
+        and polls > job.pace.pending + job.pace.in_progress
+    ):
+        ends_at = now if ends_at is None or now < ends_at else ends_at
+    return job._replace(polls=polls, ends_at=ends_at)
+
+
+class Note:
+    """What the handlers add to a request's journal entry; the epoch tells whether a reset came between."""
+
+    __slots__ = ("closest", "epoch", "fault", "fixture", "job_id")
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.job_id: str | None = None
+        self.fixture: str | None = None
+        self.fault: str | None = None
+        self.closest: list[dict[str, Any]] | None = None
+
+
+class Entry(NamedTuple):
+    """One request of the journal."""
+
+    seq: int
+    time: float
+    request: Request
+    status: int | None  # None: the connection was closed without an answer
+    ms: float
+
+
+_T = TypeVar("_T")
+_MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run for weeks
+_MAX_DELIVERIES = 1_000
+_SUCCESS = Fixture(
+    "", Match(), None, Plan(), None, (), {"match": {}}
+)  # takes every submit if no file was loaded
+
+
+class Store:
+    """Everything about one mock that changes, hence the only lock.
+
+    What goes in and out is frozen: a reader holds a snapshot that nobody can change under it.  Nothing here
+    calls out or blocks while the lock is held, but `requests`, `webhooks` and `next_delivery`, which wait.
+    """
+
+    def __init__(self, config: Config, clock: Callable[[], float]) -> None:
+        self.config = config
+        self._clock = clock
+        self._lock = threading.Lock()  # guards every field below
+        self._written = threading.Condition(self._lock)  # a request or a delivery was written down
+        self._due_changed = threading.Condition(self._lock)  # there may be something to deliver
+        self._waiting = 0  # threads in _wait_for
+        self._closed = False
+        self._numbers = 0
+        self._in_flight: dict[str, int] = {}  # by receiver: webhook attempts under way; they outlive a reset
+        self.epoch = 0  # how many resets there were
+        self.loaded = load_fixtures(config.fixtures)
+        given = (fault for part in config.fault for fault in (part if isinstance(part, list) else [part]))
+        self._start_faults = [(fault_from_json(fault), fault) for fault in given]
+        self._set_up()
+
+    def _set_up(self) -> None:  # self._lock is held, or nobody else knows the store yet
+        self._offset = 0.0  # what `advance` has added to the clock
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._spent: dict[str, float] = {}  # by key: cost of completed jobs that are no longer kept
+        self._journal: deque[Entry] = deque(maxlen=self.config.max_requests)
+        self._seq = 0
+        self._added: list[Fixture] = []
+        self._faults = [(self._number(), fault, source) for fault, source in self._start_faults]
+        self._ends: list[tuple[float, str]] = []  # heap of (end, job id)
+        self._unannounced: dict[str, Job] = {}  # jobs whose end a webhook will tell
+        self._deliveries: OrderedDict[int, Delivery] = OrderedDict()
+        self._outbox: dict[str, list[tuple[float, int]]] = {}  # by receiver: heap of (due, delivery number)
+        self._install(self.loaded)
+
+    def _install(self, loaded: Loaded) -> None:  # self._lock is held
+        self.loaded = loaded
+        numbered = [fixture._replace(number=self._number()) for fixture in loaded.fixtures]
+        implicit = [_SUCCESS] if loaded.implicit else []
+        self._fixtures = [*self._added, *scenario_fixtures(), *numbered, *implicit]
+        self._models = {name: model for model in loaded.models for name in (model.id, model.canonical_slug)}
+        self._counts: OrderedDict[str, dict[Any, int]] = OrderedDict()  # by scope, then by what is counted
+        self._hits: dict[int, int] = {}  # by number of fixture or fault, over all scopes
+
+    def _number(self) -> int:  # self._lock is held
+        self._numbers += 1
+        return self._numbers
+
+    def reset(self) -> None:
+        """Back to the state at start: jobs, journal, faults, added fixtures, counters, clock."""
+        with self._lock:
+            self.epoch += 1
+            self._set_up()
+            self._due_changed.notify_all()
+            self._written.notify_all()
+
+    def close(self) -> None:
+        """Let everybody go who waits."""
+        with self._lock:
+            self._closed = True
+            self._due_changed.notify_all()
+            self._written.notify_all()
+
+    def totals(self) -> dict[str, int]:
+        """How much there is, for the health check."""
+        with self._lock:
+            return {"jobs": len(self._jobs), "requests": self._seq, "fixtures": len(self._listed())}
+
+    # ---- Clock
+
+    def _now(self) -> float:  # self._lock is held
+        return self._clock() + self._offset
+
+    def now(self) -> float:
+        """Unix seconds on the mock's clock."""
+        with self._lock:
+            return self._now()
+
+    def advance(self, seconds: float) -> float:
+        """Move the clock forward; jobs, expiry and webhooks follow.  The new time."""
+        with self._lock:
+            self._offset += seconds
+            self._due_changed.notify_all()
+            return self._now()
+
+    # ---- Fixtures and models
+
+    def reload_if_edited(self) -> str | None:
+        """Take an edited fixture file over, counters starting anew; the reason if it has become invalid."""
+        stamps = self.loaded.stamps
+        fresh = {path: _stamp(path) for path in stamps}
+        if fresh == stamps:
+            return None
+        try:
+            loaded, reason = load_fixtures(self.config.fixtures), None
+        except SetupError as error:
+            loaded, reason = self.loaded._replace(stamps=fresh), str(error)
+        with self._lock:
+            if self.loaded.stamps is not stamps:
+                return None  # another request was quicker
+            if reason is None:
+                self._install(loaded)
+            else:
+                self.loaded = loaded
+        return reason
+
+    def add_fixtures(self, fixtures: Sequence[Fixture]) -> None:
+        """Put these before all others."""
+        with self._lock:
+            added = [fixture._replace(number=self._number()) for fixture in fixtures]
+            self._added = [*added, *self._added]
+            self._fixtures = [*added, *self._fixtures]
+
+    def _listed(self) -> list[Fixture]:
+        return [fixture for fixture in self._fixtures if fixture is not _SUCCESS]
+
+    def fixtures(self) -> list[tuple[Fixture, int]]:
+        """All fixtures in the order in which they are tried, and how often each matched."""
+        with self._lock:
+            return [(fixture, self._hits.get(fixture.number, 0)) for fixture in self._listed()]
+
+    def find_model(self, model_id: str) -> Model | None:
+        """The model of this id, canonical or dated slug; None for what production would not know either.
+
+        Where no catalogue is enforced every name is a model, and so is one that a fixture matches.
+        """
+        found = self._models.get(model_id)
+        if found is None:
+            found = next((model for model in self.loaded.models if is_model(model_id, model.id)), None)
+        if found is not None or not model_id:
+            return found
+        named = (fixture.match.model for fixture in self._fixtures)
+        if self.loaded.enforced and not any(is_model(model_id, name) for name in named if name):
+            return None
+        return Model(model_id, model_id, name=model_id)
+
+    def choose(
+        self, wanted: VideoRequest, context: str | None, scope: str
+    ) -> tuple[Fixture | None, Fault | None, list[dict[str, Any]]]:
+        """The first fixture that takes this submit, the fault that hits it, and the near-misses if none does.
+
+        Counted as a match unless the fault keeps the work from being done.
+        """
+        with self._lock:
+            fault = self._draw_server_fault("submit", scope)
+            if fault is not None and fault.prevents:
+                return None, fault, []
+            counts = self._scope_counts(scope)
+            for fixture in self._fixtures:
+                if not prompt_holds(fixture.match.prompt, wanted.prompt):
+                    continue  # most fail on this, and `differences` costs a generator
+                matched, in_group = counts.get(fixture.number, 0), counts.get(fixture.group, 0)
+                if next(differences(fixture, wanted, context, matched, in_group), None) is None:
+                    break
+            else:
+                return None, fault, self._near_misses(wanted, context, counts)
+            if fault is None and fixture.submit_faults:
+                fault = self._draw(fixture.submit_faults, counts, fixture.number)
+                if fault is not None and fault.prevents:
+                    return fixture, fault, []
+            counts[fixture.number] = matched + 1
+            counts[fixture.group] = in_group + 1
+            self._hits[fixture.number] = self._hits.get(fixture.number, 0) + 1
+            return fixture, fault, []
+
+    def _near_misses(
+        self, wanted: VideoRequest, context: str | None, counts: dict[Any, int]
+    ) -> list[dict[str, Any]]:  # self._lock is held
+        misses = []
+        for fixture in self._fixtures:
+            matched, in_group = counts.get(fixture.number, 0), counts.get(fixture.group, 0)
+            misses.append((fixture, list(differences(fixture, wanted, context, matched, in_group))))
+        closest = sorted(misses, key=lambda miss: closeness(*miss))[:3]
+        return [near_miss_to_wire(*miss) for miss in closest]
+
+    def _scope_counts(self, scope: str) -> dict[Any, int]:  # self._lock is held
+        counts = self._counts.get(scope)
+        if counts is None:
+            counts = self._counts[scope] = {}
+            if len(self._counts) > _MAX_SCOPES:
+                self._counts.popitem(last=False)
+        return counts
+
+    # ---- Faults
+
+    def add_faults(self, faults: Sequence[tuple[Fault, dict[str, Any]]]) -> None:
+        """Inject these as well; they strike before those of fixtures, in the order in which they came."""
+        with self._lock:
+            self._faults = self._faults + [(self._number(), fault, source) for fault, source in faults]
+
+    def faults(self) -> list[tuple[dict[str, Any], int]]:
+        """The server's faults as they were given, and how often each struck."""
+        with self._lock:
+            return [(source, self._hits.get(number, 0)) for number, _, source in self._faults]
+
+    def clear_faults(self) -> None:
+        """Forget the server's faults, those of the command line too."""
+        with self._lock:
+            self._faults = []
+
+    def draw_fault(self, on: str, scope: Callable[[], str], job_id: str | None = None) -> Fault | None:
+        """The fault that hits this request: one of the server's, else one of the job's own; none if it is unknown."""
+        with self._lock:
+            job = (self._jobs.get(job_id) or self._unannounced.get(job_id)) if job_id else None
+            own = job.plan.faults if job else ()
+            if not (self._faults or own) or (job_id and not job and on != "webhook"):
+                return None
+            fault = self._draw_server_fault(on, scope())
+            if fault is None and job and own:
+                counts = list(job.fault_counts or [0] * len(own))
+                for index, candidate in enumerate(own):
+                    if candidate.on == on and fault is None:
+                        struck, counts[index] = candidate.strikes(counts[index])
+                        fault = candidate if struck else None
+                self._put(job._replace(fault_counts=tuple(counts)))
+            return fault
+
+    def _draw_server_fault(self, on: str, scope: str) -> Fault | None:  # self._lock is held
+        for number, fault, _ in self._faults:
+            if fault.on == on and self._draw((fault,), self._scope_counts(scope), number):
+                self._hits[number] = self._hits.get(number, 0) + 1
+                return fault
+        return None
+
+    @staticmethod
+    def _draw(faults: tuple[Fault, ...], counts: dict[Any, int], number: int) -> Fault | None:
+        for index, fault in enumerate(faults):
+            key = ("fault", number, index)
+            struck, counts[key] = fault.strikes(counts.get(key, 0))
+            if struck:
+                return fault
+        return None
+
+    # ---- Jobs
+
+    def add_job(self, job: Job, epoch: int) -> Job:
+        """Keep the job, with its id, birth time and, where the clock alone decides, its end.
+
+        A job whose request came before a reset is answered and not kept.
+        """
+        with self._lock:
+            now = self._now()
+            ends_at = None
+            if job.ending in TERMINAL and job.pace.unit == "seconds":
+                ends_at = now + job.pace.pending + job.pace.in_progress
+            elif job.ending in TERMINAL and job.callback_url:
+                ends_at = now + _SELF_END_SECONDS
+            job = job._replace(id=new_job_id(now), created_at=now, ends_at=ends_at)
+            if epoch != self.epoch:
+                return job
+            self._jobs[job.id] = job
+            if len(self._jobs) > self.config.max_jobs:
+                _, oldest = self._jobs.popitem(last=False)
+                if status_at(oldest, now) is Status.COMPLETED:
+                    self._spent[oldest.key] = self._spent.get(oldest.key, 0) + oldest.cost
+            if job.callback_url and ends_at is not None:
+                self._announce_end(job)
+            return job
+
+    def _put(self, job: Job) -> None:  # self._lock is held
+        if job.id in self._jobs:
+            self._jobs[job.id] = job
+        if job.id in self._unannounced:
+            self._unannounced[job.id] = job
+
+    def _announce_end(self, job: Job) -> None:  # self._lock is held
+        assert job.ends_at is not None
+        self._unannounced[job.id] = job
+        heapq.heappush(self._ends, (job.ends_at, job.id))
+        self._due_changed.notify_all()
+
+    def _find(self, job_id: str) -> Job | None:  # self._lock is held
+        return next(reversed(self._jobs.values()), None) if job_id == "latest" else self._jobs.get(job_id)
+
+    def job(self, job_id: str) -> tuple[Job, float] | None:
+        """The job of this id, or the "latest", and the time; looking is no poll."""
+        with self._lock:
+            job = self._find(job_id)
+            return (job, self._now()) if job else None
+
+    def poll(self, job_id: str) -> tuple[Job, float] | None:
+        """The job after one more poll, and the time of it."""
+        with self._lock:
+            before = self._jobs.get(job_id)
+            if before is None:
+                return None
+            now = self._now()
+            job = polled(before, now)
+            self._put(job)
+            if job.ends_at != before.ends_at and job.callback_url:
+                self._announce_end(job)
+            return job, now
+
+    def jobs(self) -> tuple[list[Job], float]:
+        """All jobs, newest first, and the time."""
+        with self._lock:
+            return list(reversed(self._jobs.values())), self._now()
+
+    def finish(self, job_id: str, status: Status, error: str | None) -> tuple[Job, float] | None:
+        """Force an ending; ApiError 409 if the job ended otherwise before."""
+        with self._lock:
+            job = self._find(job_id)
+            if job is None:
+                return None
+            now = self._now()
+            current = status_at(job, now)
+            if current in TERMINAL and current is not status:
+                raise ApiError(409, f"Job {job.id} has ended already: it is {current.value}")
+            if current not in TERMINAL:
+                job = job._replace(ending=status, error=error or ENDING_ERRORS.get(status), ends_at=now)
+                self._put(job)
+                if job.callback_url:
+                    self._announce_end(job)
+            return job, now
+
+    def spent(self, key: str | None = None) -> float:
+        """USD that completed jobs cost, of one key or of all."""
+        with self._lock:
+            now = self._now()
+            mine = (job for job in self._jobs.values() if key in (None, job.key))
+            gone = self._spent.values() if key is None else [self._spent.get(key, 0)]
+            return js_number(sum(gone) + sum(j.cost for j in mine if status_at(j, now) is Status.COMPLETED))
+
+    # ---- Journal
+
+    def record(self, request: Request, status: int | None, ms: float) -> None:
+        """Write a request down, unless a reset came since it began."""
+        if len(request.body) > 4096:
+            request = request._replace(body=_shortened_body(request.body))
+        with self._lock:
+            if request.note.epoch == self.epoch and self.config.max_requests:
+                self._seq += 1
+                self._journal.append(Entry(self._seq, self._now(), request, status, ms))
+                if self._waiting:
+                    self._written.notify_all()
+
+    def requests(self, wanted: Callable[[Entry], bool], count: int = 1, wait: float = 0) -> list[Entry]:
+        """Wanted entries, oldest first; blocks up to `wait` real seconds for `count` of them."""
+        with self._lock:
+            self._wait_for(lambda: sum(map(wanted, self._journal)) >= count, wait)
+            return [entry for entry in self._journal if wanted(entry)]
+
+    def webhooks(self, job_id: str | None, count: int = 1, wait: float = 0) -> list[Delivery]:
+        """Deliveries, oldest first; blocks up to `wait` real seconds until `count` of them are done."""
+
+        def of_job() -> list[Delivery]:
+            return [delivery for delivery in self._deliveries.values() if job_id in (None, delivery.job.id)]
+
+        with self._lock:
+            self._wait_for(lambda: sum(d.state != "pending" for d in of_job()) >= count, wait)
+            return of_job()
+
+    def _wait_for(self, holds: Callable[[], bool], wait: float) -> None:  # self._lock is held
+        if wait:
+            self._waiting += 1
+            self._written.wait_for(lambda: self._closed or holds(), wait)
+            self._waiting -= 1
+
+    # ---- Deliveries
+
+    def next_delivery(self) -> Delivery | None:
+        """Block until a webhook is due and its receiver is free; None once the mock stops."""
+        with self._lock:
+            while not self._closed:
+                now = self._now()
+                while self._ends and self._ends[0][0] <= now:
+                    _, job_id = heapq.heappop(self._ends)
+                    job = self._unannounced.pop(job_id, None)
+                    for delivery in deliveries_of(job, self.config) if job else ():
+                        self._add_delivery(delivery._replace(number=self._number()))
+                due, receiver = min(self._free_receivers(), default=(math.inf, ""))
+                if due <= now:
+                    _, number = heapq.heappop(self._outbox[receiver])
+                    if not self._outbox[receiver]:
+                        del self._outbox[receiver]
+                    self._in_flight[receiver] = self._in_flight.get(receiver, 0) + 1
+                    return self._deliveries[number]
+                due = min(due, self._ends[0][0] if self._ends else math.inf)
+                self._due_changed.wait(None if due == math.inf else due - now)
+            return None
+
+    def _free_receivers(self) -> Iterator[tuple[float, str]]:  # self._lock is held
+        if sum(self._in_flight.values()) < MAX_IN_FLIGHT:
+            for receiver, heap in self._outbox.items():
+                if self._in_flight.get(receiver, 0) < MAX_IN_FLIGHT // 2:  # a dead one leaves room for others
+                    yield heap[0][0], receiver
+
+    def _add_delivery(self, delivery: Delivery) -> None:  # self._lock is held
+        self._deliveries[delivery.number] = delivery
+        if delivery.state == "pending":
+            self._schedule(delivery)
+        if len(self._deliveries) > _MAX_DELIVERIES:
+            done = (number for number, kept in self._deliveries.items() if kept.state != "pending")
+            self._deliveries.pop(next(done, 0), None)
+        self._written.notify_all()
+
+    def _schedule(self, delivery: Delivery) -> None:  # self._lock is held
+        heapq.heappush(self._outbox.setdefault(delivery.receiver, []), (delivery.due_at, delivery.number))
+
+    def attempted(self, delivery: Delivery) -> None:
+        """Take an attempt's outcome: written down, and sent again while it is pending."""
+        with self._lock:
+            self._in_flight[delivery.receiver] -= 1
+            if not self._in_flight[delivery.receiver]:
+                del self._in_flight[delivery.receiver]
+            if delivery.number in self._deliveries:  # a reset forgets it
+                self._deliveries[delivery.number] = delivery
+                if delivery.state == "pending":
+                    self._schedule(delivery)
+            self._due_changed.notify_all()
+            self._written.notify_all()
+
+
+def _shortened_body(body: bytes) -> bytes:
+    with contextlib.suppress(ValueError):
+        body = to_json(shorten(parse_json(body)))
+    return body if len(body) <= 4 * _LONGEST_TEXT else body[:_LONGEST_TEXT] + "… (cut)".encode()
+
+
+# ============ 6. Test card: an MP4 writer ====================================================================
+#
+# A clip in the shape that was asked for: colour bars, a panel with a running clock and the prompt, a progress bar,
+# a beep each second.  H.264 constrained baseline (ITU-T H.264, clauses named below), AAC-LC (ISO 14496-3) and MP4
+# boxes (ISO 14496-12, -14, -15), written so that a reader can follow with these at hand.
+#
+# The idea: a picture is a canvas of flat 16x16 macroblocks.  Each is coded as Intra_16x16 predicted from the one
+# above, plus one DC coefficient per colour plane.  At luma QP 28 and chroma QP 22 the DC level *is* the difference
+# of the sample values, exactly, so every decoder shows the same pixels; an unchanged macroblock costs a byte or,
+# in a later picture, nothing.
+
+FPS = 24
+MAX_CLIP_SECONDS = 300  # a longer request gets this much
+_MAX_MACROBLOCKS = 139_264  # level 6.2, more than 8K
+_SAMPLE_RATE = 48_000
+_AAC_FRAME = 1024  # samples
+
+Colour = tuple[int, int, int]  # Y, Cb, Cr
+
+_WHITE, _PANEL, _GREY = (235, 128, 128), (28, 128, 128), (90, 128, 128)
+
+# 3x5 dots a letter, one octal digit a row.
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:.,-'!?/+()_\"=#"
+_DOTS = _words(
+    "25755 65656 34443 65556 74647 74644 34553 55755 72227 11152 55655 44447 57755 65555 25552 65644 25563 "
+    "65655 34216 72222 55557 55552 55775 55255 55222 71247 75557 26227 71747 71317 55711 74717 74757 71122 "
+    "75757 75717 02020 00002 00024 00700 22000 22202 71202 11244 02720 12221 42224 00007 55000 07070 57575"
+)
+_GLYPHS = dict(zip(_LETTERS, _DOTS, strict=True))
+
+
+def ue(number: int) -> str:
+    """Unsigned Exp-Golomb code (9.1) as a string of bits."""
+    bits = f"{number + 1:b}"
+    return "0" * (len(bits) - 1) + bits
+
+
+def nal(header: int, bits: str) -> bytes:
+    """A NAL unit (7.3.1): header byte, payload with stop bit, emulation prevention."""
+    bits += "1"
+    bits += "0" * (-len(bits) % 8)
+    payload = bytes([header]) + int(bits, 2).to_bytes(len(bits) // 8, "big")
+    return re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
+
+
+# level_idc, macroblocks per second, macroblocks per picture (table A-1)
+# fmt: off
+_LEVELS = (
+    (20, 11880, 396), (21, 19800, 792), (22, 20250, 1620), (30, 40500, 1620), (31, 108000, 3600),
+    (32, 216000, 5120), (40, 245760, 8192), (42, 522240, 8704), (50, 589824, 22080), (51, 983040, 36864),
+    (52, 2073600, 36864), (60, 4177920, 139264), (61, 8355840, 139264), (62, 16711680, 139264),
+)
+# fmt: on
+
+
+def level_idc(cols: int, rows: int) -> int:
+    """The first level that holds this many macroblocks at FPS; A.3.1 bounds each side too."""
+    for level, per_second, per_picture in _LEVELS:
+        if (
+            cols * rows <= per_picture
+            and cols * rows * FPS <= per_second
+            and max(cols, rows) ** 2 <= 8 * per_picture
+        ):
+            return level
+    return _LEVELS[-1][0]
+
+
+# fmt: off
+def sps(width: int, height: int) -> bytes:
+    """Sequence parameter set (7.3.2.1) of constrained baseline; the size is exact by cropping."""
+    cols, rows = -(-width // 16), -(-height // 16)
+    vui = (
+        "1" + f"{1:08b}"  # aspect_ratio_idc 1: square pixels
+        "0"  # overscan
+        "1" + f"{5:03b}" + "0" + "1" + f"{1:08b}" * 3 +  # video signal: limited range, BT.709 three times
+        "00000"  # chroma location, timing (the MP4 has it), two HRDs, pic_struct
+        "1" + "1" + ue(0) + ue(0) + ue(15) + ue(15) + ue(0) + ue(1)  # bitstream restriction: no reordering
+    )
+    return nal(
+        0x67,
+        f"{66:08b}{0xC0:08b}{level_idc(cols, rows):08b}"  # baseline, constraint sets 0 and 1
+        + ue(0) + ue(0)  # seq_parameter_set_id, frame_num has 4 bits
+        + ue(2)  # pic_order_cnt_type: output order is decoding order
+        + ue(1) + "0"  # max_num_ref_frames, no gaps in frame_num
+        + ue(cols - 1) + ue(rows - 1) + "11"  # frames only, direct_8x8_inference
+        + "1" + ue(0) + ue((16 * cols - width) // 2) + ue(0) + ue((16 * rows - height) // 2)  # crop, in 2 pixels
+        + "1" + vui,
+    )
+
+
+# fmt: on
+
+# Picture parameter set (7.3.2.2): CAVLC, QP 28, chroma QP offset -6, deblocking under each slice's control.
+PPS = nal(0x68, ue(0) + ue(0) + "00" + ue(0) + ue(0) + ue(0) + "000" + ue(3) + ue(0) + ue(12) + "100")
+
+
+def residual(level: int, chroma: bool) -> str:
+    """residual_block_cavlc (7.3.5.3.2, 9.2) of a block with no level but the DC one; nC is 0, of chroma -1."""
+    if level == 0:
+        return "01" if chroma else "1"
+    if abs(level) == 1:
+        return ("1" if chroma else "01") + ("0" if level > 0 else "1") + "1"
+    code = 2 * abs(level) - 4 + (level < 0)
+    if code < 14:
+        suffix = "0" * code + "1"
+    elif code < 30:
+        suffix = "0" * 14 + f"1{code - 14:04b}"
+    else:
+        suffix = "0" * 15 + f"1{code - 30:012b}"
+    return ("000111" if chroma else "000101") + suffix + "1"
+
+
+@functools.lru_cache(maxsize=4096)
+def macroblock(colour: Colour, predicted: Colour, in_p_slice: bool, top_row: bool) -> str:
+    """macroblock_layer (7.3.5) as Intra_16x16: DC prediction in the top row, vertical below."""
+    y, cb, cr = (new - old for new, old in zip(colour, predicted, strict=True))
+    coded_chroma = bool(cb or cr)
+    mode = 2 if top_row else 0
+    mb_type = 1 + mode + 4 * coded_chroma + 5 * in_p_slice
+    bits = (
+        ue(mb_type) + ue(0 if top_row else 2) + "1" + residual(y, chroma=False)
+    )  # type, chroma mode, QP delta
+    return bits + residual(cb, chroma=True) + residual(cr, chroma=True) if coded_chroma else bits
+
+
+def idr_picture(canvas: Sequence[Colour], cols: int) -> bytes:
+    """The first picture whole, as one I slice."""
+    header = (
+        ue(0) + ue(7) + ue(0) + "0000" + ue(0) + "00" + "1" + ue(1)
+    )  # ... frame_num, idr_pic_id, QP, no deblocking
+    left: Colour = (128, 128, 128)
+    bits = [header]
+    for colour in canvas[:cols]:
+        bits.append(macroblock(colour, left, False, True))
+        left = colour
+    same = macroblock(left, left, False, False) * cols
+    for start in range(cols, len(canvas), cols):
+        row, above = canvas[start : start + cols], canvas[start - cols : start]
+        if row == above:
+            bits.append(same)
+        else:
+            bits += [macroblock(new, old, False, False) for new, old in zip(row, above, strict=True)]
+    return nal(0x65, "".join(bits))
+
+
+def p_picture(number: int, canvas: list[Colour], changes: dict[int, Colour], cols: int) -> bytes:
+    """The picture `number` after the first: these places change on the canvas, all others are skipped.
+
+    No place may be in the top row.
+    """
+    bits = [
+        ue(0) + ue(5) + ue(0) + f"{number % 16:04b}" + "000" + "1" + ue(1)
+    ]  # ..., frame_num, lists, QP, no deblocking
+    at = 0
+    for place in sorted(changes):
+        canvas[place] = changes[place]
+        bits.append(ue(place - at) + macroblock(changes[place], canvas[place - cols], True, False))
+        at = place + 1
+    if at < len(canvas):
+        bits.append(ue(len(canvas) - at))
+    return nal(0x41, "".join(bits))
+
+
+def write_text(text: str, column: int, row: int, dot: int, cols: int) -> set[int]:
+    """The places on the canvas that these letters cover, `dot` macroblocks a dot."""
+    places: set[int] = set()
+    for index, letter in enumerate(text):
+        for line, bits in enumerate(_GLYPHS.get(letter, "00000")):
+            for bit in range(3):
+                if int(bits, 8) >> (2 - bit) & 1:
+                    x, y = column + (index * 4 + bit) * dot, row + line * dot
+                    places.update((y + dy) * cols + x + dx for dy in range(dot) for dx in range(dot))
+    return places
+
+
+def pictures(width: int, height: int, seconds: int, seed: str, text: str) -> Iterator[bytes]:
+    """The NAL unit of each picture: bars in the seed's colours, the text, a clock, a progress bar."""
+    cols, rows = -(-width // 16), -(-height // 16)
+    turn = (
+        int.from_bytes(hashlib.sha256(seed.encode("utf-8", "replace")).digest()[:4], "big") / 2**32 * math.tau
+    )
+    bars = [
+        (
+            180 - 14 * i,
+            128 + round(60 * math.cos(turn + i * math.tau / 8)),
+            128 + round(60 * math.sin(turn + i * math.tau / 8)),
+        )
+        for i in range(8)
+    ]
+    canvas: list[Colour] = [bars[x * 8 // cols] for x in range(cols)] * rows
+
+    dot = max(1, cols // 60)
+    letters = (cols - 2) // (4 * dot)
+    frames = seconds * FPS
+    clock_places: set[int] = set()
+    clocks: list[set[int]] = []
+    bar_rows = range(rows - 1 - dot, rows - 1) if rows > 3 * dot + 2 else range(0)
+    free = (bar_rows.start if bar_rows else rows) - 1 - 7 * dot  # rows below the clock
+    if letters >= 4 and free >= 0:
+        import textwrap  # half as costly as a small clip, so not paid for at the start
+
+        lines = textwrap.wrap(text.upper(), letters)[: max(0, min(3, free // (6 * dot)))]
+        panel = cols * (1 + dot * (7 + 6 * len(lines)))
+        canvas[:panel] = [_PANEL] * panel
+        for index, line in enumerate(lines):
+            for place in write_text(line, 1, 1 + dot * (7 + 6 * index), dot, cols):
+                canvas[place] = _WHITE
+        clocks = [
+            write_text(f"{second // 60}:{second % 60:02}", 1, 1 + dot, dot, cols) for second in range(seconds)
+        ]
+        clock_places = set().union(*clocks[:600])
+        for place in clocks[0]:
+            canvas[place] = _WHITE
+    for y in bar_rows:
+        canvas[y * cols : (y + 1) * cols] = [_GREY] * cols
+
+    yield idr_picture(canvas, cols)
+    for number in range(1, frames):
+        columns = range(cols * (number - 1) // (frames - 1), cols * number // (frames - 1))
+        changes = {
+            y * cols + x: bars[x * 8 // cols] for y in bar_rows for x in columns
+        }  # as above: a byte each
+        if clocks and number % FPS == 0:
+            shown = clocks[number // FPS]
+            for place in clock_places:
+                colour = _WHITE if place in shown else _PANEL
+                if canvas[place] != colour:
+                    changes[place] = colour
+        yield p_picture(number, canvas, changes, cols)
+
+
+# raw_data_block (ISO 14496-3, 4.4.2): a channel pair of silence, and one with the single MDCT line 18, a sine of
+# 422 Hz at -18 dBFS when repeated: max_sfb 5, mid/side, mid gain 188, one quad (0,0,1,0), side silent.
+_SILENCE = bytes.fromhex("21 00 00 00 00 1c")
+_BEEP = bytes.fromhex("21 01 55 e0 10 42 16 00 02 8e")
+
+
+def sound(seconds: int) -> list[bytes]:
+    """AAC frames of 48 kHz stereo: a beep of a tenth of a second whenever the clock moves on."""
+    count = -(-seconds * _SAMPLE_RATE // _AAC_FRAME)
+    return [_BEEP if i * _AAC_FRAME % _SAMPLE_RATE < _SAMPLE_RATE // 10 else _SILENCE for i in range(count)]
+
+
+def u16(*values: int) -> bytes:
+    """Big-endian 16-bit words."""
+    return b"".join(value.to_bytes(2, "big") for value in values)
+
+
+def u32(*values: int) -> bytes:
+    """Big-endian 32-bit words."""
+    return b"".join(value.to_bytes(4, "big") for value in values)
+
+
+def box(kind: bytes, *parts: bytes) -> bytes:
+    """A box (ISO 14496-12, 4.2): size, type, what is in it."""
+    body = b"".join(parts)
+    return u32(8 + len(body)) + kind + body
+
+
+def full_box(kind: bytes, *parts: bytes, flags: int = 0) -> bytes:
+    """A box with version 0 and flags."""
+    return box(kind, u32(flags), *parts)
+
+
+_MATRIX = u32(0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # no rotation, no scaling
+_TIMESCALE = FPS * 1000  # of movie and pictures: a picture lasts 1000 ticks
+
+
+class Track(NamedTuple):
+    """One track: its samples, and what its boxes say of them."""
+
+    number: int
+    samples: list[bytes]
+    timescale: int  # ticks a second
+    sample_ticks: int  # length of each sample but the last
+    length_ticks: int  # of the whole track
+    handler: bytes  # vide or soun
+    entry: bytes  # sample description
+    media_header: bytes
+    width: int = 0
+    height: int = 0
+
+
+def mvhd(length_ticks: int) -> bytes:
+    """Movie header: times, length, rate 1.0, volume 1.0, next track 3."""
+    return full_box(
+        b"mvhd",
+        u32(0, 0, _TIMESCALE, length_ticks, 0x10000),
+        u16(0x100, 0),
+        u32(0, 0),
+        _MATRIX,
+        bytes(24),
+        u32(3),
+    )
+
+
+def tkhd(track: Track, length_ticks: int) -> bytes:
+    """Track header: enabled and in the movie, length in movie ticks, volume of sound, size in 16.16."""
+    volume = 0x100 if track.handler == b"soun" else 0
+    return full_box(
+        b"tkhd",
+        u32(0, 0, track.number, 0, length_ticks, 0, 0),
+        u16(0, 0, volume, 0),
+        _MATRIX,
+        u32(track.width << 16, track.height << 16),
+        flags=3,
+    )
+
+
+def stbl(track: Track, chunk_offset: int) -> bytes:
+    """Sample tables: all samples in one chunk at this offset of the file."""
+    count = len(track.samples)
+    last_ticks = track.length_ticks - (count - 1) * track.sample_ticks
+    runs = (
+        [(count, last_ticks)]
+        if last_ticks == track.sample_ticks or count == 1
+        else [(count - 1, track.sample_ticks), (1, last_ticks)]
+    )
+    return box(
+        b"stbl",
+        full_box(b"stsd", u32(1), track.entry),
+        full_box(b"stts", u32(len(runs)), *[u32(*run) for run in runs]),
+        full_box(b"stss", u32(1, 1))
+        if track.handler == b"vide"
+        else b"",  # without it every picture were a key frame
+        full_box(b"stsc", u32(1, 1, count, 1)),
+        full_box(b"stsz", u32(0, count), *[u32(len(sample)) for sample in track.samples]),
+        full_box(b"stco", u32(1, chunk_offset)),
+    )
+
+
+def trak(track: Track, movie_ticks: int, chunk_offset: int) -> bytes:
+    """A track: header, and its media with sample tables."""
+    dinf = box(b"dinf", full_box(b"dref", u32(1), full_box(b"url ", flags=1)))  # flag 1: in this file
+    mdhd = full_box(b"mdhd", u32(0, 0, track.timescale, track.length_ticks), u16(0x55C4, 0))  # language und
+    hdlr = full_box(b"hdlr", u32(0), track.handler, bytes(12), b"\0")
+    minf = box(b"minf", track.media_header, dinf, stbl(track, chunk_offset))
+    return box(b"trak", tkhd(track, movie_ticks), box(b"mdia", mdhd, hdlr, minf))
+
+
+def avc1(width: int, height: int) -> bytes:
+    """Sample description of H.264 (ISO 14496-15): size, 72 dpi, depth 24, parameter sets, 4-byte NAL lengths."""
+    sequence = sps(width, height)
+    avcc = box(
+        b"avcC",
+        bytes([1, *sequence[1:4], 0xFF, 0xE1]),
+        u16(len(sequence)),
+        sequence,
+        bytes([1]),
+        u16(len(PPS)),
+        PPS,
+    )
+    return box(
+        b"avc1",
+        bytes(6) + u16(1) + bytes(16) + u16(width, height),
+        u32(0x480000, 0x480000, 0) + u16(1) + bytes(32) + u16(24, 0xFFFF),
+        avcc,
+    )
+
+
+def mp4a() -> bytes:
+    """Sample description of AAC-LC, 48 kHz stereo, with its elementary stream descriptor (ISO 14496-1)."""
+    esds = full_box(
+        b"esds",
+        bytes.fromhex("03 19 0000 00"),  # ES_Descriptor, ES_ID 0
+        bytes.fromhex(
+            "04 11 40 15 000006 00000900 000008ca"
+        ),  # AAC, audio; buffer, maximal and mean bits a second
+        bytes.fromhex("05 02 1190"),  # AudioSpecificConfig: AAC-LC, 48 kHz, two channels
+        bytes.fromhex("06 01 02"),
+    )
+    return box(b"mp4a", bytes(6) + u16(1) + bytes(8) + u16(2, 16, 0, 0) + u32(_SAMPLE_RATE << 16), esds)
+
+
+def udta(tags: Mapping[bytes, str]) -> bytes:
+    """Metadata as players show it: iTunes-style text tags."""
+    items = [
+        box(b"\xa9" + name, box(b"data", u32(1, 0), text.encode("utf-8", "replace")))
+        for name, text in tags.items()
+    ]
+    hdlr = full_box(b"hdlr", u32(0), b"mdirappl", u32(0, 0), b"\0")
+    return box(b"udta", full_box(b"meta", hdlr, box(b"ilst", *items)))
+
+
+def draw_test_card(
+    width: int,
+    height: int,
+    seconds: int,
+    *,
+    seed: str,
+    text: str,
+    audio: bool,
+    tags: Mapping[bytes, str] | None = None,
+) -> bytes:
+    """An MP4 of exactly this size in pixels and length in seconds; the same arguments give the same bytes.
+
+    Odd sizes are rounded down to even ones, as 4:2:0 needs; what no H.264 level holds is scaled down.
+    """
+    shrink = math.sqrt(
+        max(1, width / 16 * height / 16 / _MAX_MACROBLOCKS, max(width, height) ** 2 / 16800**2)
+    )
+    width, height = (max(2, int(side / shrink) // 2 * 2) for side in (width, height))
+    seconds = max(1, min(seconds, MAX_CLIP_SECONDS))
+    video = [u32(len(unit)) + unit for unit in pictures(width, height, seconds, seed, text)]
+    movie_ticks = seconds * _TIMESCALE
+    vmhd = full_box(b"vmhd", u32(0, 0), flags=1)
+    tracks = [
+        Track(1, video, _TIMESCALE, 1000, movie_ticks, b"vide", avc1(width, height), vmhd, width, height)
+    ]
+    if audio:
+        smhd = full_box(b"smhd", u32(0))
+        tracks.append(
+            Track(2, sound(seconds), _SAMPLE_RATE, _AAC_FRAME, seconds * _SAMPLE_RATE, b"soun", mp4a(), smhd)
+        )
+    media = [b"".join(track.samples) for track in tracks]
+    ftyp = box(b"ftyp", b"isom", u32(512), b"isomiso2avc1mp41")
+
+    def moov(start: int) -> bytes:
+        offsets = [start, start + len(media[0])]
+        boxes = [trak(track, movie_ticks, offset) for track, offset in zip(tracks, offsets, strict=False)]
+        return box(b"moov", mvhd(movie_ticks), *boxes, udta(tags or {}))
+
+    start = len(ftyp) + len(moov(0)) + 8  # moov is as long whatever the offsets are
+    return b"".join([ftyp, moov(start), box(b"mdat", *media)])
+
+
+def clip_of(job: Job, index: int) -> bytes | Path:
+    """What output `index` of a job is downloaded as: the fixture's file or bytes, else a test card in its shape.
+
+    A request with a seed gets the same bytes again; without one the colours, and the title, are the job's own.
+    """
+    if job.plan.clip:
+        return job.plan.clip
+    wanted, model = job.wanted, job.model
+    name = job.id if wanted.seed is None else f"seed {wanted.seed}"
+    if job.plan.outputs > 1:
+        name += f" ({index + 1} of {job.plan.outputs})"
+    return draw_test_card(
+        *output_size(wanted.shape, model),
+        duration_of(wanted.shape, model),
+        seed=name,
+        text=wanted.prompt,
+        audio=has_audio(wanted.shape, model),
+        tags={b"nam": name, b"ART": wanted.model, b"cmt": wanted.prompt},
+    )
+
+
+# ============ 7. Webhooks: event, signature, delivery ========================================================
+#
+# docs: cookbook/video-generation-webhooks, read 2026-08, and one live capture.  What is not known, and so the mock's
+# own: BACKOFF, the timeout, that redirects are not followed, that a test run reaches nobody outside by accident.
+
+BACKOFF = (1.0, 2.0, 4.0, 8.0)  # seconds on the mock's clock between the attempts of a delivery
+WEBHOOK_TIMEOUT_SECONDS = 10.0  # real ones, for a whole attempt
+MAX_IN_FLIGHT = 8  # attempts at once; half as many to one receiver
+
+
+class Delivery(NamedTuple):
+    """One webhook on its way: what is sent, when next, and what became of the attempts so far."""
+
+    job: Job
+    url: str
+    receiver: str  # "host:port"
+    body: bytes
+    signature: str  # good, bad, stale, none: as the fixture wants it
+    state: str  # pending, delivered, failed, refused
+    due_at: float
+    reason: str | None = None  # of a refusal or failure
+    headers: dict[str, str] = {}  # of the latest attempt
+    attempts: tuple[dict[str, Any], ...] = ()
+    held: Fault | None = None  # a fault that delays this attempt and strikes when it is due
+    number: int = 0
+
+
+def webhook_event(job: Job) -> bytes:
+    """The body for a job that has ended."""
+    assert job.ends_at is not None
+    status = job.ending.value
+    data = {"id": job.id, "status": status, "generation_id": job.id, "model": job.wanted.model}
+    outcome: dict[str, Any]
+    if job.ending is Status.COMPLETED:
+        outcome = {"unsigned_urls": unsigned_urls(job, Links(job.origin)), "usage": usage_to_wire(job)}
+    else:
+        outcome = {"error": job.error}
+    kind = f"video.generation.{status}"
+    return to_json({"type": kind, "created_at": iso_time(job.ends_at), "data": data | outcome})
+
+
+def iso_time(at: float) -> str:
+    """2026-04-24T12:00:00.000Z"""
+    seconds, milliseconds = divmod(round(at * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}Z"
+
+
+def sign(secret: str, timestamp: int, body: bytes) -> str:
+    """X-OpenRouter-Signature: HMAC-SHA256 over "<t>,<body>"; a comma, unlike Stripe's dot."""
+    digest = hmac.new(secret.encode(), f"{timestamp},".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={timestamp},v1={digest}"
+
+
+def webhook_headers(delivery: Delivery, secret: str, now: float) -> dict[str, str]:
+    """The headers of an attempt at this real time: receivers compare it with their own clock."""
+    headers = {
+        "Content-Type": "application/json",
+        "X-OpenRouter-Idempotency-Key": f"{delivery.job.id}-{delivery.job.ending.value}",
+    }
+    if secret and delivery.signature != "none":
+        timestamp = int(now) - (
+            600 if delivery.signature == "stale" else 0
+        )  # receivers refuse more than 300 s
+        secret = f"not {secret}" if delivery.signature == "bad" else secret
+        headers["X-OpenRouter-Signature"] = sign(secret, timestamp, delivery.body)
+    return headers
+
+
+def may_deliver(url: str, callback_hosts: Sequence[str]) -> bool:
+    """Whether webhooks may go there: loopback, or a host that --callback-host names."""
+    host = urlsplit(url).hostname or ""
+    if host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host):
+        return True
+    return "*" in callback_hosts or host in {name.lower() for name in callback_hosts}
+
+
+def check_callback_url(url: str, callback_hosts: Sequence[str]) -> None:
+    """Refuse plain http, as production does, but to the hosts that this mock may deliver to."""
+    if not url.startswith("https://") and not may_deliver(url, callback_hosts):
+        raise SchemaError([_issue(("callback_url",), "callback_url must use HTTPS", code="custom")])
+
+
+def deliveries_of(job: Job, config: Config) -> list[Delivery]:
+    """What has to be sent for a job that has ended: one delivery, or as many as its fixture says."""
+    assert job.callback_url and job.ends_at is not None
+    parts = urlsplit(job.callback_url)
+    first = Delivery(
+        job,
+        job.callback_url,
+        f"{parts.hostname}:{parts.port or parts.scheme}",
+        webhook_event(job),
+        job.plan.webhook.signature,
+        "pending",
+        job.ends_at + job.plan.webhook.delay,
+    )
+    if not may_deliver(job.callback_url, config.callback_host):
+        reason = f"{parts.hostname} is not loopback; allow it with --callback-host {parts.hostname}"
+        return [first._replace(state="refused", reason=reason)]
+    return [first._replace(due_at=first.due_at + i) for i in range(job.plan.webhook.times)]
+
+
+def after_attempt(
+    delivery: Delivery, now: float, outcome: dict[str, Any], headers: dict[str, str]
+) -> Delivery:
+    """The delivery after an attempt that got this `status`, or this `error`."""
+    attempts = (*delivery.attempts, {"at": round(now, 3), **outcome})
+    delivery = delivery._replace(attempts=attempts, headers=headers, held=None)
+    if 200 <= outcome.get("status", 0) < 300 and "error" not in outcome:
+        return delivery._replace(state="delivered")
+    if len(attempts) > len(BACKOFF):
+        return delivery._replace(state="failed", reason=f"no success in {len(attempts)} attempts")
+    return delivery._replace(due_at=now + BACKOFF[len(attempts) - 1])
+
+
+class Courier:
+    """Delivers webhooks: one thread that waits for what is due, and one per attempt, at most MAX_IN_FLIGHT."""
+
+    def __init__(self, store: Store, secret: str, on_error: Callable[[BaseException], None]) -> None:
+        self._store, self._secret, self._on_error = store, secret, on_error
+        self._starting = threading.Lock()  # guards the start: the thread is there once a job has a callback
+        self._threads: set[threading.Thread] = set()
+        self._sockets: set[socket.socket] = set()  # of attempts under way; `stop` ends them
+        self._stopped = False
+
+    def wake(self) -> None:
+        """Start, unless started already."""
+        with self._starting:
+            if not self._threads and not self._stopped:
+                self._spawn(self._run)
+
+    def _spawn(self, work: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=self._guarded, args=(work, *args), name="webhooks", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def _guarded(self, work: Callable[..., None], *args: Any) -> None:
+        try:
+            work(*args)
+        except Exception as error:
+            self._on_error(error)
+        finally:
+            self._threads.discard(threading.current_thread())
+
+    def _run(self) -> None:
+        while (delivery := self._store.next_delivery()) is not None:
+            self._spawn(self._attempt, delivery)
+
+    def _attempt(self, delivery: Delivery) -> None:
+        store, fault = self._store, delivery.held
+        if fault is None:
+            fault = store.draw_fault("webhook", lambda: delivery.job.scope, delivery.job.id)
+            if fault is not None and fault.delay:
+                store.attempted(delivery._replace(held=fault, due_at=store.now() + fault.delay))
+                return
+        headers = webhook_headers(delivery, self._secret, time.time())
+        outcome: dict[str, Any] = {}
+        if fault is not None:
+            outcome["fault"] = fault.label
+        if fault is not None and fault.status is not None:
+            outcome["status"] = fault.status
+        elif fault is not None and fault.close:
+            outcome["error"] = "not sent"
+        else:
+            body = delivery.body if fault is None or not fault.malformed else b'{"malformed'
+            body = body if fault is None or fault.truncate is None else body[: fault.truncate]
+            try:
+                outcome["status"] = self._send(delivery.url, body, headers)
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                outcome["error"] = f"{type(error).__name__}: {error}"
+            if fault is not None and fault.lost:
+                outcome["error"] = "answer lost"
+        store.attempted(after_attempt(delivery, store.now(), outcome, headers))
+
+    def _send(self, url: str, body: bytes, headers: dict[str, str]) -> int:
+        """POST, and the status of the answer, within WEBHOOK_TIMEOUT_SECONDS however slowly it comes."""
+        parts = urlsplit(url)
+        deadline = time.monotonic() + WEBHOOK_TIMEOUT_SECONDS
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=WEBHOOK_TIMEOUT_SECONDS)
+        try:
+            connection.connect()
+            sock = connection.sock
+            self._sockets.add(sock)
+            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            connection.request("POST", path, body, headers)
+            answer = b""
+            while b"\n" not in answer and len(answer) < 1000:
+                sock.settimeout(max(0.001, deadline - time.monotonic()))
+                part = sock.recv(1000)
+                if not part:
+                    raise ConnectionError("closed without an answer")
+                answer += part
+            match = re.match(rb"HTTP/1\.[01] (\d{3})", answer)
+            if not match:
+                raise ValueError("no HTTP answer")
+            return int(match[1])
+        finally:
+            self._sockets.discard(connection.sock)
+            connection.close()
+
+    def stop(self) -> None:
+        """End what is under way; the store has been closed before."""
+        with self._starting:
+            self._stopped = True
+        for sock in list(self._sockets):
+            shut_down(sock)
+        for thread in list(self._threads):
+            thread.join(1)
+
+
+def shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
+    """End a socket's reading, writing or both, whoever may be blocked in it."""
+    with contextlib.suppress(OSError):  # gone already
+        sock.shutdown(how)
+
+
+# ============ 8. Requests and responses ======================================================================
+#
+# What passes between the adapter and the handlers: bytes on the one side, no socket on the other.
+
+
+class Request(NamedTuple):
+    """One HTTP request.  Header names are lower-case; the body is whole and decoded."""
+
+    method: str
+    path: str  # as sent, percent-encoding included
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    note: Note
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The query, decoded; the last of several values."""
+        parsed = parse_qs(self.query, keep_blank_values=True, max_num_fields=100)
+        return {name: values[-1] for name, values in parsed.items()}
+
+
+class Response(NamedTuple):
+    """One HTTP response.  `stream` goes out instead of `body`: chunked, unless `length` tells its bytes."""
+
+    status: int
+    body: bytes = b""
+    headers: Headers = ()
+    stream: Iterator[bytes] | None = None
+    length: int | None = None
+    truncate: int | None = None  # send this many bytes of the body and close
+    dropped: bool = False  # close without an answer
+
+
+# Recorded on every response below /api/v1.
+_API_HEADERS: Headers = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Expose-Headers", "X-Generation-Id,X-Provider-Name,request-id,cf-ray"),
+    ("X-Content-Type-Options", "nosniff"),
+)
+_JSON: Headers = (("Content-Type", "application/json"),)
+_API_JSON = _JSON + _API_HEADERS
+_DROPPED = Response(0, dropped=True)
+
+
+def json_response(value: Any, status: int = 200, headers: Headers = ()) -> Response:
+    """Compact JSON, with the headers of the video API."""
+    return Response(status, to_json(value), _API_JSON + headers if headers else _API_JSON)
+
+
+def error_response(error: ApiError, headers: Headers = _API_JSON) -> Response:
+    """The error in its envelope."""
+    return Response(error.status, to_json(error_to_wire(error)), headers + error.headers)
+
+
+def clip_response(request: Request, clip: bytes | Path, headers: Headers, ranges: bool) -> Response:
+    """A clip as production sends it: whole and chunked; or, for players, with its length and by range."""
+    try:
+        size = len(clip) if isinstance(clip, bytes) else clip.stat().st_size
+    except OSError:
+        raise ApiError(502) from None  # the fixture's file has gone since it was read
+    mp4: Headers = (("Content-Type", "video/mp4"), *headers)
+    if not ranges:
+        return Response(200, headers=mp4, stream=_blocks(clip, 0, size))
+    mp4 += (("Accept-Ranges", "bytes"),)
+    wanted = parse_range(request.headers.get("range", ""), size)
+    if wanted is None:
+        return Response(200, headers=mp4, stream=_blocks(clip, 0, size), length=size)
+    start, stop = wanted
+    mp4 += (("Content-Range", f"bytes {start}-{stop - 1}/{size}"),)
+    return Response(206, headers=mp4, stream=_blocks(clip, start, stop), length=stop - start)
+
+
+def parse_range(header: str, size: int) -> tuple[int, int] | None:
+    """Start and stop of the one range asked for; None where the whole is to be sent; ApiError 416 beyond the end."""
+    match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header.replace(" ", ""))
+    if not match or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        start, stop = max(0, size - int(match[2])), size
+    else:
+        start, stop = int(match[1]), min(int(match[2]) + 1, size) if match[2] else size
+        if match[2] and int(match[2]) < start:
+            return None
+    if start >= size or start >= stop:
+        raise ApiError(416, "Range Not Satisfiable", headers=(("Content-Range", f"bytes */{size}"),))
+    return start, stop
+
+
+_BLOCK_BYTES = 1 << 20
+
+
+def _blocks(clip: bytes | Path, start: int, stop: int) -> Iterator[bytes]:
+    if isinstance(clip, bytes):
+        yield clip[start:stop]
+        return
+    with clip.open("rb") as file:
+        file.seek(start)
+        while start < stop and (block := file.read(min(_BLOCK_BYTES, stop - start))):
+            start += len(block)
+            yield block
+
+
+@functools.lru_cache(maxsize=1024)
+def origin_of(host: str, forwarded_host: str, forwarded_proto: str) -> str:
+    """The origin that the client used: X-Forwarded-Proto and -Host (first value, if it can be one), else Host."""
+    first = forwarded_host.split(",")[0].strip()
+    scheme = forwarded_proto.split(",")[0].strip().lower()
+    return (
+        f"{scheme if scheme in ('http', 'https') else 'http'}://{first if _HOST.fullmatch(first) else host}"
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def key_label(api_key: str) -> str:
+    """What a key is called wherever it is shown: never by itself."""
+    return f"key-{hashlib.sha256(api_key.encode()).hexdigest()[:8]}"
+
+
+@functools.lru_cache(maxsize=1024)
+def bearer_key(authorization: str) -> str | None:
+    """The key of an Authorization header, if that is a usable bearer."""
+    scheme, _, key = authorization.partition(" ")
+    return key.strip() or None if scheme.lower() == "bearer" else None
+
+
+def scope_of(request: Request) -> str:
+    """Whose counters a request moves: X-Test-Id, else ?testId=, else its key."""
+    name = request.headers.get("x-test-id")
+    if not name and "testId" in request.query:
+        name = request.parameters.get("testId")
+    return name or key_label(bearer_key(request.headers.get("authorization", "")) or "")
+
+
+# ============ 9. Video API handlers ==========================================================================
+#
+# Parse, act, render.  A handler takes the mock, the request and its route's path groups; it raises ApiError and never
+# builds an error reply.  The order of the checks is the contract's: a refused request uses up nothing.
+
+
+def require_key(mock: VideoMock, request: Request) -> str:
+    """The label of the request's key; 401 in production's three wordings without a valid one."""
+    header = request.headers.get("authorization")
+    if header is None:
+        raise ApiError(401, "No cookie auth credentials found")
+    key = bearer_key(header)
+    if key is None:
+        raise ApiError(401, "Missing Authentication header")
+    if mock.config.api_key and key not in mock.config.api_key:
+        raise ApiError(401, "User not found.")
+    return key_label(key)
+
+
+def fault_error(fault: Fault, wanted: VideoRequest | None = None, model: Model | None = None) -> ApiError:
+    """The refusal that a fixture or fault orders, with what production adds to this status."""
+    status, metadata = fault.status or 500, fault.metadata
+    headers: Headers = ()
+    if metadata is None and status == 429:
+        metadata = {"error_type": "rate_limit_exceeded"}
+    if metadata is None and status == 403 and wanted and model:
+        flagged = {"reasons": ["violence"], "flagged_input": wanted.prompt[:100]}
+        metadata = {**flagged, "provider_name": model.provider, "model_slug": model.id}
+    if fault.retry_after is not None or status == 429:
+        seconds = js_number(1 if fault.retry_after is None else fault.retry_after)
+        headers = (("Retry-After", str(seconds)),)
+        if status == 429:
+            reset_ms = int((time.time() + seconds) * 1000)
+            limit = (("X-RateLimit-Limit", "20"), ("X-RateLimit-Remaining", "0"))
+            headers += (*limit, ("X-RateLimit-Reset", str(reset_ms)))
+    return ApiError(status, fault.message, metadata, headers)
+
+
+def with_fault(
+    mock: VideoMock, request: Request, fault: Fault | None, work: Callable[[], Response]
+) -> Response:
+    """Do the work as the fault lets it be done."""
+    if fault is None:
+        return work()
+    request.note.fault = fault.label
+    mock.pause(fault.delay)
+    if fault.close:
+        return _DROPPED
+    if fault.status is not None:
+        raise fault_error(fault)
+    if fault.malformed:
+        return Response(200, b'{"id": "gen-vid-', _API_JSON)
+    response = work()
+    return _DROPPED if fault.lost else response._replace(truncate=fault.truncate)
+
+
+def create_video(mock: VideoMock, request: Request) -> Response:
+    """Accept a generation request; answer at once with the job to poll."""
+    key = require_key(mock, request)
+    wanted = parse_video_request(request.body)
+    if wanted.callback_url:
+        check_callback_url(wanted.callback_url, mock.config.callback_host)
+    mock.reload_fixtures()
+    model = mock.store.find_model(wanted.model)
+    if model is None:
+        raise ApiError(400, f"{wanted.model} is not a valid model ID")
+    check_references(wanted.body)
+    if mock.store.loaded.enforced:
+        check_against_catalogue(wanted, model)
+    check_prompt(wanted, model)
+
+    context, scope = request.headers.get("x-aimock-context"), scope_of(request)
+    fixture, fault, misses = mock.store.choose(wanted, context, scope)
+    request.note.fixture = fixture.name or None if fixture else None
+
+    def submit() -> Response:
+        if fixture is None:
+            raise no_match_error(request, misses)
+        if fixture.refusal is not None:
+            raise fault_error(fixture.refusal, wanted, model)
+        job = mock.add_job(request, wanted, model, fixture, key, scope)
+        request.note.job_id = job.id
+        polling_url = mock.links(request).polling_url(job.id)
+        return json_response({"id": job.id, "polling_url": polling_url, "status": "pending"}, status=202)
+
+    return with_fault(mock, request, fault, submit)
+
+
+def no_match_error(request: Request, misses: list[dict[str, Any]]) -> ApiError:
+    """404, or 503 in aimock's strict mode, that says which fixture came closest and why."""
+    strict = request.headers.get("x-aimock-strict", "").lower() in ("true", "1")
+    request.note.closest = misses
+    message = "Strict mode: no fixture matched" if strict else "No fixture matched"
+    if misses:
+        message += f": {describe_miss(misses[0])}"
+    return ApiError(503 if strict else 404, message, {"closest": misses})
+
+
+def describe_miss(miss: dict[str, Any]) -> str:
+    """A near-miss in words: 'rainy-cat' wants prompt containing 'rain', got 'a dry cat'."""
+    wishes = (f"{d['criterion']} {d['wanted']}, got {d['got']!r}" for d in miss["differences"])
+    return f"{miss['fixture']!r} wants {'; '.join(wishes)}"
+
+
+def job_not_found(job_id: str) -> ApiError:
+    """404 for an id that no job has."""
+    return ApiError(404, f"Job {job_id} not found")
+
+
+def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
+    """Poll a job: its status, its URLs and cost once it completed, its error once it failed."""
+    require_key(mock, request)
+
+    def poll() -> Response:
+        found = mock.store.poll(job_id)
+        if found is None:
+            raise job_not_found(job_id)
+        request.note.job_id, request.note.fixture = job_id, found[0].fixture
+        return json_response(job_to_wire(*found, mock.links(request)))
+
+    return with_fault(mock, request, mock.draw_fault("poll", request, job_id), poll)
+
+
+def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Response:
+    """Download an output: with the key, whole; or by a signed URL, without a key and by range."""
+    parameters = request.parameters
+    index = parse_index(parameters.get("index", ""))
+    if "signature" in parameters:
+        check_signature(mock, job_id, index, parameters)
+    else:
+        require_key(mock, request)
+    found = mock.store.job(job_id) if job_id != "latest" else None
+    if found is None:
+        raise job_not_found(job_id)
+    job, now = found
+    request.note.job_id, request.note.fixture = job_id, job.fixture
+    status = status_at(job, now)
+    if status is not Status.COMPLETED:
+        raise ApiError(409, f"Video content is not available: the job is {status.value}")
+    if now >= expires_at(job):
+        raise ApiError(410, "Video content is no longer available")
+    if index >= job.plan.outputs:
+        raise ApiError(400, f"Video index {index} out of range ({job.plan.outputs} videos available)")
+
+    def download() -> Response:
+        return clip_response(request, mock.clip(job, index), _API_HEADERS, ranges="signature" in parameters)
+
+    return with_fault(mock, request, mock.draw_fault("content", request, job_id), download)
+
+
+def parse_index(text: str) -> int:
+    """The query parameter `index`, coerced as JavaScript's Number does for the values that occur."""
+    if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?|", text):
+        wording = "Invalid input: expected number, received NaN"
+        parts = {"expected": "number", "code": "invalid_type", "received": "NaN"}
+        raise SchemaError([_issue(("index",), wording, **parts)])
+    issues = list(_number(whole=True, minimum=0)(float(text or 0), ("index",)))
+    if issues:
+        raise SchemaError(issues)
+    return int(float(text or 0))
+
+
+def check_signature(mock: VideoMock, job_id: str, index: int, parameters: Mapping[str, str]) -> None:
+    """403 for a signed URL that was tampered with or is out of date."""
+    expires = parameters.get("expires", "")
+    expires = expires if re.fullmatch(r"[0-9]{1,12}", expires) else "0"
+    expected = sign_download(mock.secret, job_id, index, int(expires))
+    if not hmac.compare_digest(expected.encode(), parameters["signature"].encode()):
+        raise ApiError(403, "Invalid signature")
+    if mock.store.now() >= int(expires):
+        raise ApiError(403, "Signed URL has expired")
+
+
+def list_video_models(mock: VideoMock, request: Request) -> Response:
+    """List the video models, newest first; no key needed."""
+
+    def listing() -> Response:
+        models = [model.to_wire() for model in mock.store.loaded.models]
+        return json_response({"data": models}, headers=(("Cache-Control", "public, max-age=120"),))
+
+    return with_fault(mock, request, mock.draw_fault("models", request), listing)
+
+
+def list_models(mock: VideoMock, request: Request) -> Response:
+    """List models of all kinds: the video models if asked for by output_modalities=video, none otherwise."""
+
+    def listing() -> Response:
+        wanted = request.parameters.get("output_modalities", "").split(",")
+        models = mock.store.loaded.models if {"video", "all"} & set(wanted) else ()
+        return json_response({"data": [_model_object(model) for model in models]})
+
+    return with_fault(mock, request, mock.draw_fault("models", request), listing)
+
+
+def _model_object(model: Model) -> dict[str, Any]:
+    inputs = ["text"] + (["image"] if model.supported_frame_images else [])
+    modalities = {"input_modalities": inputs, "output_modalities": ["video"]}
+    return {
+        "id": model.id,
+        "canonical_slug": model.canonical_slug,
+        "hugging_face_id": model.hugging_face_id,
+        "name": model.name,
+        "created": model.created,
+        "description": model.description or "",
+        "context_length": 0,
+        "architecture": {"modality": f"{'+'.join(inputs)}->video", **modalities, "tokenizer": "Other"},
+        "pricing": {"prompt": "0", "completion": "0"},
+        "top_provider": {"context_length": None, "max_completion_tokens": None, "is_moderated": False},
+        "per_request_limits": None,
+        "supported_parameters": ["seed"] if model.seed else [],
+        "default_parameters": None,
+        "supported_voices": None,
+        "links": {"details": f"{API}/models/{model.canonical_slug}/endpoints"},
+    }
+
+
+def get_key(mock: VideoMock, request: Request) -> Response:
+    """What the key has spent: the cost of its completed jobs."""
+    label = require_key(mock, request)
+    spent = mock.store.spent(label)
+    data = {
+        "label": label,
+        "usage": spent,
+        **dict.fromkeys(("limit", "limit_remaining", "limit_reset")),
+        **dict.fromkeys(("is_free_tier", "is_management_key"), False),
+        "expires_at": None,
+        # The rest is what SDK 1.3.84 insists on.
+        **dict.fromkeys(("usage_daily", "usage_weekly", "usage_monthly"), spent),
+        **dict.fromkeys(("byok_usage", "byok_usage_daily", "byok_usage_weekly", "byok_usage_monthly"), 0),
+        **dict.fromkeys(("include_byok_in_limit", "is_provisioning_key"), False),
+        **dict.fromkeys(("creator_user_id", "organization_id", "workspace_id", "effective_budget")),
+        "budgets": [],
+        "allowed_data_regions": ["global"],
+        "free_model_daily_requests": {"limit": 1000, "remaining": 1000, "used": 0},
+        "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated."},
+    }
+    return json_response({"data": data})
+
+
+_TOTAL_CREDITS = 1_000  # USD that the mock's account has bought; spending them has no effect
+
+
+def get_credits(mock: VideoMock, request: Request) -> Response:
+    """What all keys have spent."""
+    require_key(mock, request)
+    return json_response({"data": {"total_credits": _TOTAL_CREDITS, "total_usage": mock.store.spent()}})
+
+
+# What SDK 1.3.84 insists on and a video has nothing to say about.
+_NULL_GENERATION_FIELDS = _words(
+    "tokens_prompt tokens_completion native_tokens_prompt native_tokens_completion native_tokens_reasoning "
+    "native_tokens_cached native_tokens_completion_images num_media_prompt num_media_completion "
+    "num_input_audio_prompt num_search_results num_fetches app_id cache_discount external_user http_referer "
+    "moderation_latency preset_id provider_responses router service_tier upstream_id upstream_inference_cost "
+    "user_agent web_search_engine workspace_id"
+)
+
+
+def get_generation(mock: VideoMock, request: Request) -> Response:
+    """The accounting record of a completed job."""
+    require_key(mock, request)
+    job_id = request.parameters.get("id", "")
+    found = mock.store.job(job_id) if job_id != "latest" else None
+    if found is None or status_at(*found) is not Status.COMPLETED:
+        raise ApiError(404, f"Generation {job_id} not found")
+    job, _ = found
+    assert job.ends_at is not None
+    milliseconds = round((job.ends_at - job.created_at) * 1000)
+    data = {
+        "id": job.id,
+        "api_type": "video",
+        "model": job.model.canonical_slug,
+        "created_at": iso_time(job.created_at),
+        **dict.fromkeys(("total_cost", "usage"), job.cost),
+        **dict.fromkeys(("generation_time", "latency"), milliseconds),
+        **dict.fromkeys(("finish_reason", "native_finish_reason"), "complete"),
+        **dict.fromkeys(("streamed", "cancelled"), False),
+        "is_byok": job.plan.is_byok,
+        "provider_name": job.model.provider,
+        "origin": request.headers.get("http-referer", ""),
+        "data_region": "global",
+        **dict.fromkeys(_NULL_GENERATION_FIELDS),
+    }
+    return json_response({"data": data})
+
+
+def refuse_chat(mock: VideoMock, request: Request) -> Response:
+    """Refuse a video model, and any other, on the chat route: this mock has no chat models."""
+    require_key(mock, request)
+    try:
+        model = parse_json(request.body)["model"]
+    except (ValueError, TypeError, LookupError):
+        model = None
+    if not isinstance(model, str) or mock.store.find_model(model) is None:
+        raise ApiError(400, f"{model} is not a valid model ID" if model else "No models provided")
+    words = "is a video generation model and cannot be used with the chat/completions endpoint"
+    raise ApiError(400, f"`{model}` {words}. Use the `/api/v1/videos` endpoint instead.")
+
+
+_ALLOWED_HEADERS = _words(
+    "Authorization User-Agent X-Api-Key X-CSRF-Token X-Requested-With Accept Accept-Version Content-Length "
+    "Content-MD5 Content-Type Date X-Api-Version HTTP-Referer X-Windowai-Title X-Openrouter-Title X-Title "
+    "X-Openrouter-Categories X-Openrouter-App-Visibility X-Session-Id Protection-Key Idempotency-Key traceparent "
+    "tracestate b3"
+)
+
+
+def answer_preflight(mock: VideoMock, request: Request) -> Response:
+    """Let browsers of any origin use the API, as production does."""
+    asked = request.headers.get("access-control-request-headers", "").split(",")
+    stainless = [name.strip() for name in asked if re.fullmatch(r"x-stainless-[\w-]+", name.strip(), re.I)]
+    headers = (
+        ("Access-Control-Allow-Methods", "GET,OPTIONS,PATCH,DELETE,POST,PUT"),
+        ("Access-Control-Allow-Headers", ", ".join([*_ALLOWED_HEADERS, *stainless])),
+        ("Vary", "Access-Control-Request-Headers"),
+    )
+    return Response(204, headers=_API_HEADERS + headers)
+
+
+# ============ 10. Control API and status page ================================================================
+#
+# What a test asserts on and steers with, under /__mock/.  Never journaled, never subject to faults or keys; closed to
+# pages of other origins and to names that a hostile DNS could have pointed here.  The page at / shows what these
+# routes say, and each of its buttons is one of their calls.
+
+_LOCAL_NAMES = ("localhost", "host.docker.internal")
+
+
+def check_control_access(mock: VideoMock, request: Request) -> None:
+    """403 for another origin's page, and for a Host that is neither an address nor a local name."""
+    host = request.headers.get("host", "localhost")
+    name = host.rpartition(":")[0] if re.search(r":\d*$", host) else host
+    name = name.strip("[]").lower()
+    known = (*_LOCAL_NAMES, mock.config.host.lower(), urlsplit(mock.config.public_url).hostname)
+    if not ("." not in name or name in known or _is_ip_address(name)):
+        raise ApiError(
+            403, f"The control API does not answer to the name {name}; start with --host or --public-url"
+        )
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        raise ApiError(403, f"The control API is closed to pages of {origin}")
+
+
+def _is_ip_address(name: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, name)
+            return True
+        except (OSError, ValueError):
+            continue
+    return False
+
+
+def _from_query(reader: Reader) -> Reader:
+    def read(value: Any, path: str) -> Any:
+        try:
+            return reader(float(value), path)
+        except ValueError as error:
+            raise error if isinstance(error, SetupError) else _expected("a number", value, path) from None
+
+    return read
+
+
+_WAIT_KEYS: Readers = {
+    "wait": _from_query(_read_number(0, 600, whole=False)),
+    "count": _from_query(_read_number(1)),
+    "limit": _from_query(_read_number(1)),
+    "testId": None,
+}
+_REQUESTS_KEYS: Readers = {
+    **_WAIT_KEYS,
+    **dict.fromkeys(("method", "path", "job_id"), read_text),
+    **dict.fromkeys(("status", "since"), _from_query(_count)),
+}
+
+
+def control_response(value: Any, status: int = 200) -> Response:
+    """JSON without the API's headers: no page of another origin is let in."""
+    return Response(status, to_json(value), _JSON)
+
+
+def control_health(mock: VideoMock, request: Request) -> Response:
+    """Say that the mock is up, its version and how much it holds."""
+    return control_response({"status": "ok", "version": __version__, **mock.store.totals()})
+
+
+def control_requests(mock: VideoMock, request: Request) -> Response:
+    """The journal, oldest first; filters method, path, status, job_id, since, limit; wait= blocks for count=."""
+    filters = read_fields(request.parameters, "query", _REQUESTS_KEYS)
+    return control_response({"requests": mock.requests(**filters)})
+
+
+def control_jobs(mock: VideoMock, request: Request) -> Response:
+    """All jobs, newest first, or the newest limit= of them."""
+    limit = read_fields(request.parameters, "query", {"limit": _WAIT_KEYS["limit"]})
+    return control_response({"jobs": mock.jobs(**limit)})
+
+
+def control_job(mock: VideoMock, request: Request, job_id: str) -> Response:
+    """One job, by id or as "latest"; looking is no poll."""
+    return control_response(mock.job(job_id))
+
+
+def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
+    """A job's clip without a key and with ranges, whatever the job's status, for players and people."""
+    found = mock.store.job(job_id)
+    if found is None:
+        raise job_not_found(job_id)
+    index, outputs = parse_index(request.parameters.get("index", "")), max(1, found[0].plan.outputs)
+    if index >= outputs:
+        raise ApiError(400, f"Video index {index} out of range ({outputs} videos available)")
+    return clip_response(request, mock.clip(found[0], index), (), ranges=True)
+
+
+_FINISH_KEYS: Readers = {"status": _read_choice(*ENDINGS), "error": _or_null(read_text)}
+
+
+def control_finish(mock: VideoMock, request: Request, job_id: str) -> Response:
+    """Force a job's ending: {"status": "failed", "error": "..."}."""
+    given = read_fields(control_body(request), "body", _FINISH_KEYS, required=("status",))
+    return control_response(mock.finish(job_id, given["status"], error=given.get("error")))
+
+
+def control_list_fixtures(mock: VideoMock, request: Request) -> Response:
+    """The fixtures in the order in which they are tried."""
+    return control_response({"fixtures": mock.fixtures()})
+
+
+def control_add_fixtures(mock: VideoMock, request: Request) -> Response:
+    """Put a fixture, or a list of them, before the others."""
+    return control_response({"fixtures": mock.add_fixture(control_body(request))}, status=201)
+
+
+def control_list_faults(mock: VideoMock, request: Request) -> Response:
+    """The faults that were given to the server, and how often each struck."""
+    return control_response({"faults": mock.faults()})
+
+
+def control_add_faults(mock: VideoMock, request: Request) -> Response:
+    """Inject a fault, or a list of them."""
+    return control_response({"faults": mock.add_fault(control_body(request))}, status=201)
+
+
+def control_clear_faults(mock: VideoMock, request: Request) -> Response:
+    """Forget the server's faults."""
+    mock.clear_faults()
+    return control_response({"faults": []})
+
+
+def control_time(mock: VideoMock, request: Request) -> Response:
+    """The mock's clock, in unix seconds."""
+    return control_response({"now": round(mock.now(), 3)})
+
+
+_TIME_KEYS: Readers = {"advance": _read_number(0, 1e9, whole=False)}
+
+
+def control_advance(mock: VideoMock, request: Request) -> Response:
+    """Move the clock forward: {"advance": 45}, in seconds."""
+    given = read_fields(control_body(request), "body", _TIME_KEYS, required=("advance",))
+    return control_response({"now": round(mock.advance(given["advance"]), 3)})
+
+
+def control_webhooks(mock: VideoMock, request: Request) -> Response:
+    """Every webhook delivery, also those that could not be made; filter job_id; wait= blocks for count= done ones."""
+    filters = read_fields(request.parameters, "query", {**_WAIT_KEYS, "job_id": read_text})
+    return control_response({"webhooks": mock.webhooks(**filters)})
+
+
+def control_reset(mock: VideoMock, request: Request) -> Response:
+    """Back to the state at start: jobs, journal, faults, added fixtures, counters, clock."""
+    mock.reset()
+    return control_health(mock, request)
+
+
+def control_body(request: Request) -> Any:
+    """The body as JSON, strictly."""
+    try:
+        return parse_json(request.body)
+    except ValueError as error:
+        raise SetupError(f"body: not JSON: {error}") from None
+
+
+def status_page(mock: VideoMock, request: Request) -> Response:
+    """This page: jobs and requests live, clips, endings, clock, reset."""
+    rows = "".join(
+        f"<tr><td>{html.escape(method)}</td><td><code>{html.escape(shown_path(pattern))}</code></td>"
+        f"<td>{html.escape((handler.__doc__ or '').splitlines()[0])}</td></tr>"
+        for method, pattern, handler in ROUTES
+        if handler is not answer_preflight
+    )
+    nonce = os.urandom(12).hex()
+    values = {"routes": rows, "nonce": nonce, "version": __version__}
+    page = re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], STATUS_PAGE)
+    policy = f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'"
+    policy += "; connect-src 'self'; media-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
+    headers = (
+        ("Content-Type", "text/html; charset=utf-8"),
+        ("Cache-Control", "no-store"),
+        ("Content-Security-Policy", f"{policy}; frame-ancestors 'none'"),
+        ("X-Content-Type-Options", "nosniff"),
+    )
+    return Response(200, page.encode(), headers)
+
+
+STATUS_PAGE = r"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>openrouter_video_mock</title>
+<link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'
+%3E%3Cpath fill='%236d5df6' d='M1 0l6 4-6 4z'/%3E%3C/svg%3E">
+<style nonce="{{nonce}}">
+:root{color-scheme:light dark;--bg:light-dark(#f5f5f8,#131318);
+--card:light-dark(#fff,#1d1d25);--ink:light-dark(#1b1b22,#ececf2);
+--soft:light-dark(#63636f,#9c9cab);
+--line:light-dark(#dfdfe7,#33333f);--accent:light-dark(#5546d8,#9d92ff);
+--good:light-dark(#14793f,#5fd38d);--bad:light-dark(#b42323,#ff8080);--wait:light-dark(#8a5a00,#eeb64f)}
+*{box-sizing:border-box}
+body{margin:0;background:var(--bg);color:var(--ink);font:14px/1.45 system-ui,sans-serif}
+code,pre,.mono{font:12.5px/1.5 ui-monospace,Menlo,Consolas,monospace}
+header{display:flex;flex-wrap:wrap;gap:8px 20px;align-items:center;padding:10px 20px;background:var(--card);
+border-bottom:1px solid var(--line);position:sticky;top:0;z-index:1}
+h1{font-size:16px;margin:0}h1 small{font-weight:400;color:var(--soft)}h2{font-size:14px;margin:0 0 8px}
+main{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1fr);
+gap:20px;padding:16px 20px;max-width:1500px;margin:auto}
+button{font:inherit;font-size:13px;padding:2px 10px;border:1px solid var(--line);
+border-radius:6px;background:var(--bg);color:var(--ink);cursor:pointer}
+button:hover{border-color:var(--accent)}button:focus-visible,summary:focus-visible{outline:2px solid var(--accent)}
+.group{display:flex;flex-wrap:wrap;gap:6px;align-items:center}.push{margin-left:auto}.soft{color:var(--soft)}
+.card{background:var(--card);border:1px solid var(--line);border-radius:8px;margin-bottom:8px;overflow:hidden}
+summary{display:flex;gap:10px;align-items:center;padding:7px 12px;cursor:pointer;list-style:none;min-width:0}
+summary::-webkit-details-marker{display:none}
+summary .text{flex:1;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.more{padding:4px 12px 12px;border-top:1px solid var(--line);display:grid;gap:8px}
+.tag{flex:none;font-size:12px;padding:0 8px;border-radius:99px;border:1px solid currentColor;color:var(--wait)}
+.completed,.s2{color:var(--good)}.failed,.cancelled,.expired,.s4,.s5,.s0{color:var(--bad)}
+pre{margin:0;padding:8px 10px;background:var(--bg);border-radius:6px;
+overflow:auto;max-height:320px;white-space:pre-wrap;overflow-wrap:anywhere}
+.copy{position:relative}.copy button{position:absolute;right:4px;top:4px}
+video{width:100%;max-height:320px;background:#000;border-radius:6px}
+table{border-collapse:collapse;width:100%}
+td{padding:3px 10px 3px 0;vertical-align:top;border-top:1px solid var(--line);overflow-wrap:anywhere}
+td:first-child{white-space:nowrap}
+footer{padding:0 20px 30px;max-width:1500px;margin:auto}
+@media(max-width:820px){main{grid-template-columns:minmax(0,1fr);padding:12px}
+header{padding:8px 12px;position:static}footer{padding:0 12px 30px}.push{margin-left:0}}
+</style></head><body>
+<header><h1>openrouter_video_mock <small>{{version}}</small></h1>
+<span class="group"><code id="base"></code><button id="copy-base">copy</button></span>
+<span class="group push"><span class="soft">clock</span> <code id="clock">…</code>
+<button data-advance="10">+10 s</button><button data-advance="60">+1 min</button>
+<button data-advance="3600">+1 h</button><button data-advance="86400">+1 day</button></span>
+<button id="reset">reset</button><span id="trouble" class="failed" role="status"></span></header>
+<main><section><h2>Jobs <span class="soft" id="job-count"></span></h2><div id="jobs"></div></section>
+<section><h2>Requests <span class="soft" id="request-count"></span></h2><div id="requests"></div></section></main>
+<footer><details><summary><h2>Routes</h2></summary><table>{{routes}}</table></details></footer>
+<script nonce="{{nonce}}">
+"use strict";
+const SHOWN = 100, ENDINGS = ["completed", "failed", "cancelled", "expired"];
+const base = location.origin + "/api/v1";
+const $ = id => document.getElementById(id);
+// Everything that a request brought reaches the page as text, never as markup.
+function el(tag, props = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (name === "onclick") node.addEventListener("click", value);
+    else if (name in node && name !== "list") node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+async function call(method, path, body) {
+  const reply = await fetch("/__mock/" + path, {method, body: body && JSON.stringify(body)});
+  const answer = await reply.json();
+  if (!reply.ok) throw new Error(answer.error.message);
+  return answer;
+}
+const trouble = text => { $("trouble").textContent = text; };
+async function act(method, path, body) {
+  try {
+    await call(method, path, body);
+    trouble("");
+  } catch (error) { trouble(error.message); }
+  refresh();
+}
+async function copyText(text, button) {
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "copied";
+  } catch { button.textContent = "select it"; }
+  setTimeout(() => button.textContent = "copy", 1200);
+}
+function copyable(text) {
+  const button = el("button", {textContent: "copy", onclick: () => copyText(text, button)});
+  return el("div", {className: "copy"}, el("pre", {textContent: text}), button);
+}
+const quoted = text => "'" + text.replaceAll("'", "'\\''") + "'";
+const curl = (url, body) => `curl -s ${quoted(url)} -H 'Authorization: Bearer test'`
+  + (body ? ` -d ${quoted(JSON.stringify(body))}` : "");
+const pretty = value => typeof value === "string" ? value : JSON.stringify(value, null, 2);
+function jobCard(job) {
+  const more = el("div", {className: "more"});
+  const ended = ENDINGS.includes(job.status);
+  const clips = job.status === "completed" ? Math.max(1, job.plan.count) : 0;
+  for (let i = 0; i < clips; i++) {
+    const src = `/__mock/jobs/${job.id}/clip?index=${i}`;
+    more.append(el("video", {controls: true, preload: "none", src}));
+  }
+  const endWith = status => act("PATCH", "jobs/" + job.id, {status});
+  if (!ended) more.append(el("div", {className: "group"},
+    el("span", {className: "soft", textContent: "end it as"}),
+    ...ENDINGS.map(status => el("button", {textContent: status, onclick: () => endWith(status)}))));
+  const facts = [job.id, `polls ${job.polls}`, job.fixture && `fixture ${job.fixture}`, `scope ${job.scope}`,
+    job.status === "completed" && `cost $${job.cost}`, job.error].filter(Boolean);
+  more.append(el("div", {className: "mono soft", textContent: facts.join(" · ")}),
+    el("pre", {textContent: pretty(job.request)}));
+  for (const hook of job.webhooks) {
+    const attempts = hook.attempts.map(a => `\n  ${a.status ?? ""} ${a.error ?? ""}`).join("");
+    const head = `webhook ${hook.state}: ${hook.event} → ${hook.url}` + (hook.reason ? `\n${hook.reason}` : "");
+    more.append(el("pre", {textContent: head + attempts}));
+  }
+  const url = `${base}/videos/${job.id}`;
+  more.append(copyable(curl(url)), copyable(curl(url + "/content?index=0") + " -o clip.mp4"));
+  return [more, el("span", {className: "tag " + job.status, textContent: job.status}),
+    el("span", {className: "text", textContent: job.request.prompt || "(no prompt)", title: job.model}),
+    el("span", {className: "soft", textContent: job.model.split("/").pop()})];
+}
+function requestCard(entry) {
+  const more = el("div", {className: "more"});
+  for (const miss of entry.closest ?? []) {
+    const failed = miss.differences.map(d => `\n  ✗ ${d.criterion}: wanted ${pretty(d.wanted)}, got ${pretty(d.got)}`);
+    const held = miss.held.map(criterion => `\n  ✓ ${criterion}`);
+    more.append(el("pre", {className: "failed", textContent: [miss.fixture, ...failed, ...held].join("")}));
+  }
+  const facts = [entry.job_id, entry.fixture && `fixture ${entry.fixture}`,
+    entry.fault && `fault ${entry.fault}`, `scope ${entry.scope}`].filter(Boolean);
+  const headers = Object.entries(entry.headers).map(([name, value]) => `${name}: ${value}`);
+  more.append(el("div", {className: "mono soft", textContent: facts.join(" · ")}),
+    el("pre", {textContent: headers.join("\n")}));
+  if (entry.body !== null) more.append(el("pre", {textContent: pretty(entry.body)}));
+  const status = entry.status ?? 0;
+  return [more, el("span", {className: "tag s" + Math.floor(status / 100), textContent: status || "closed"}),
+    el("span", {className: "text mono", textContent: `${entry.method} ${entry.path}`, title: entry.path}),
+    el("span", {className: "soft", textContent: entry.fault ? "⚡ " + entry.fault : entry.ms.toFixed(1) + " ms"})];
+}
+// A card is made anew only when its data changed, so an open one stays open and a clip plays on.
+const cards = {jobs: new Map(), requests: new Map()};
+function show(where, items, keyOf, stampOf, make) {
+  const known = cards[where], list = $(where), keys = new Set(items.map(keyOf));
+  for (const [key, card] of known) if (!keys.has(key)) { card.node.remove(); known.delete(key); }
+  let before = list.firstChild;
+  for (const item of items) {
+    const key = keyOf(item), stamp = stampOf(item);
+    let card = known.get(key);
+    if (!card) { card = {node: el("details", {className: "card"})}; known.set(key, card); }
+    if (card.stamp !== stamp) {
+      const [more, ...head] = make(item);
+      card.node.replaceChildren(el("summary", {}, ...head), more);
+      card.stamp = stamp;
+    }
+    if (card.node === before) before = before.nextSibling; else list.insertBefore(card.node, before);
+  }
+  while (before) { const next = before.nextSibling; before.remove(); before = next; }
+}
+const firstSteps = () => el("div", {className: "card"}, el("div", {className: "more"},
+  el("div", {textContent: "No jobs yet. Submit one, then poll it twice:"}),
+  copyable(curl(base + "/videos", {model: "google/veo-3.1", prompt: "a cat on a skateboard"})),
+  el("div", {className: "soft", textContent:
+    "mock:failed, mock:stuck, mock:rate-limited or mock:slow in the prompt change what becomes of it."})));
+let drawing = false, offline = false;
+async function refresh() {
+  if (drawing) return;
+  drawing = true;
+  try {
+    const [{now}, {jobs}, {requests}, health] = await Promise.all(
+      ["time", "jobs?limit=" + SHOWN, "requests?limit=" + SHOWN, "health"].map(path => call("GET", path)));
+    const ahead = Math.round(now - Date.now() / 1000);
+    $("clock").textContent = new Date(now * 1000).toISOString().replace("T", " ").slice(0, 19);
+    $("clock").title = "UTC" + (ahead > 1 ? `, ${ahead} s ahead` : "");
+    const count = (all, shown) => all > shown ? `${shown} newest of ${all}` : all || "";
+    $("job-count").textContent = count(health.jobs, jobs.length);
+    $("request-count").textContent = count(health.requests, requests.length);
+    show("jobs", jobs, j => j.id, j => JSON.stringify([j.status, j.polls, j.webhooks]), jobCard);
+    if (!jobs.length) $("jobs").replaceChildren(firstSteps());
+    show("requests", requests.reverse(), r => r.seq + " " + r.time, () => "", requestCard);
+    if (!requests.length)
+      $("requests").replaceChildren(el("div", {className: "soft", textContent: "Every call of the API appears here."}));
+    if (offline) trouble("");
+    offline = false;
+  } catch {
+    trouble("the mock does not answer");
+    offline = true;
+  }
+  drawing = false;
+}
+$("base").textContent = base;
+$("copy-base").addEventListener("click", event => copyText(base, event.target));
+$("reset").addEventListener("click", () => act("POST", "reset"));
+for (const button of document.querySelectorAll("[data-advance]"))
+  button.addEventListener("click", () => act("POST", "time", {advance: Number(button.dataset.advance)}));
+setInterval(() => document.hidden || refresh(), 1000);
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
+refresh();
+</script></body></html>
+"""
+
+
+# ============ 11. Routes and the mock: ROUTES, find_route, VideoMock =========================================
+#
+# To add a route: a handler in section 9 or 10, a line here, a line in the README.  First match wins.
+
+Handler = Callable[..., Response]
+JOB = r"(?P<job_id>[^/]+)"
+CONTROL = "/__mock"
+
+ROUTES: list[tuple[str, str, Handler]] = [
+    ("POST", rf"{API}/videos", create_video),
+    ("GET", rf"{API}/videos/models", list_video_models),  # above JOB, which would take "models" for an id
+    ("GET", rf"{API}/videos/{JOB}", get_video),
+    ("GET", rf"{API}/videos/{JOB}/content", get_video_content),
+    ("GET", rf"{API}/models", list_models),
+    ("GET", rf"{API}/key", get_key),
+    ("GET", rf"{API}/credits", get_credits),
+    ("GET", rf"{API}/generation", get_generation),
+    ("POST", rf"{API}/chat/completions", refuse_chat),
+    ("OPTIONS", rf"{API}(?:/.*)?", answer_preflight),
+    ("GET", "/", status_page),
+    ("GET", "/health", control_health),
+    ("GET", rf"{CONTROL}/health", control_health),
+    ("GET", rf"{CONTROL}/requests", control_requests),
+    ("GET", rf"{CONTROL}/jobs", control_jobs),
+    ("GET", rf"{CONTROL}/jobs/{JOB}", control_job),
+    ("PATCH", rf"{CONTROL}/jobs/{JOB}", control_finish),
+    ("GET", rf"{CONTROL}/jobs/{JOB}/clip", control_clip),
+    ("GET", rf"{CONTROL}/fixtures", control_list_fixtures),
+    ("POST", rf"{CONTROL}/fixtures", control_add_fixtures),
+    ("GET", rf"{CONTROL}/faults", control_list_faults),
+    ("POST", rf"{CONTROL}/faults", control_add_faults),
+    ("DELETE", rf"{CONTROL}/faults", control_clear_faults),
+    ("GET", rf"{CONTROL}/time", control_time),
+    ("POST", rf"{CONTROL}/time", control_advance),
+    ("GET", rf"{CONTROL}/webhooks", control_webhooks),
+    ("POST", rf"{CONTROL}/reset", control_reset),
+]
+
+
+def shown_path(pattern: str) -> str:
+    """A route's path as documentation writes it: /api/v1/videos/{jobId}."""
+    return pattern.replace(JOB, "{jobId}")
+
+
+@functools.lru_cache(maxsize=1024)
+def find_route(method: str, path: str) -> tuple[Handler, dict[str, str]]:
+    """The handler and its path groups; HEAD is GET.  405 on the control API only: production answers 404."""
+    method = "GET" if method == "HEAD" else method
+    allowed = []
+    for route_method, pattern, handler in ROUTES:
+        match = re.fullmatch(pattern, path)  # compiled at its first use, which shortens the start
+        if match and route_method == method:
+            return handler, {name: unquote(value) for name, value in match.groupdict().items()}
+        allowed += [route_method] if match else []
+    if allowed and not path.startswith(API):
+        listed = ", ".join(allowed)
+        raise ApiError(405, f"Method Not Allowed, try {listed}", headers=(("Allow", listed),))
+    raise ApiError(404)
+
+
+class Turn:
+    """Lets one request be worked on at a time; who has to wait for something lets the others in meanwhile.
+
+    Under load, threads that sleep here cost less than threads that pass the interpreter back and forth after
+    every system call, and they are served in about the order in which they came: short tails.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._owner = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        self._owner = None
+        self._lock.release()
+
+    @contextlib.contextmanager
+    def yielded(self) -> Iterator[None]:
+        """Let others in during this block, if the turn is this thread's."""
+        if self._owner != threading.get_ident():
+            yield
+            return
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+
+class VideoMock:
+    """The mock without a socket: Request in, Response out.  Two of them share nothing.
+
+    SetupError for a bad setting or fixture.  `log` takes one line per request; `clock` gives unix seconds and must
+    not go back.  Its methods speak of jobs, requests and deliveries in the dicts that the control API sends.
+    """
+
+    def __init__(
+        self,
+        config: Config = Config(),  # noqa: B008  (it is frozen)
+        *,
+        log: Callable[[str], None] | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.config = checked_config(config)
+        self.log = log
+        self.turn = Turn()
+        self.secret = os.urandom(32)  # signs download URLs
+        self.errors: list[BaseException] = []  # the mock's own faults, raised by MockServer.stop
+        self.stopping = threading.Event()
+        started, ticked = time.time(), time.monotonic()
+        self.store = Store(self.config, clock or (lambda: started + time.monotonic() - ticked))
+        self.courier = Courier(self.store, self.config.webhook_secret, self.report)
+
+    def handle(self, request: Request) -> Response:
+        """Answer any request; the one place where an exception becomes a reply."""
+        started = time.perf_counter()
+        request.note.epoch = self.store.epoch
+        is_api = request.path.startswith(API)
+        headers = _API_JSON if is_api else _JSON
+        try:
+            handler, groups = find_route(request.method, request.path)
+            if is_api:
+                self.pause(self.config.latency)
+            else:
+                check_control_access(self, request)
+            response = handler(self, request, **groups)
+        except ApiError as error:
+            response = error_response(error, headers)
+        except SetupError as error:
+            response = error_response(ApiError(400, str(error)), headers)
+        except Exception as error:
+            self.report(error)
+            response = error_response(ApiError(500), headers)
+        if is_api:
+            ms = (time.perf_counter() - started) * 1000
+            status = None if response.dropped else response.status
+            self.store.record(request, status, ms)
+            if self.log is not None:
+                self.log(log_line(request, status, ms))
+        return response
+
+    def report(self, error: BaseException) -> None:
+        """Keep an error of the mock's own, and show its traceback."""
+        import traceback  # nobody should ever need it
+
+        self.errors.append(error)
+        (self.log or sys.stderr.write)(
+            "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        )
+
+    def close(self) -> None:
+        """Let go of everybody who waits, and end deliveries."""
+        self.stopping.set()
+        self.store.close()
+        self.courier.stop()
+
+    # ---- What handlers ask for
+
+    def pause(self, seconds: float) -> None:
+        """Wait in real time, but not longer than the mock runs."""
+        if seconds:
+            with self.turn.yielded():
+                self.stopping.wait(seconds)
+
+    def links(self, request: Request) -> Links:
+        """How the URLs look for this client."""
+        return Links(self.origin_for(request), self.secret, self.config.relative_polling_url)
+
+    def origin_for(self, request: Request) -> str:
+        """--public-url, else the origin that the client used."""
+        get = request.headers.get
+        used = origin_of(get("host", "localhost"), get("x-forwarded-host", ""), get("x-forwarded-proto", ""))
+        return self.config.public_url.rstrip("/") or used
+
+    def reload_fixtures(self) -> None:
+        """Take edited fixture files over; if they became invalid, keep the old ones and say why."""
+        reason = self.store.reload_if_edited() if self.store.loaded.stamps else None
+        if reason and self.log is not None:
+            self.log(printable(f"fixtures not reloaded: {reason}"))
+
+    def draw_fault(self, on: str, request: Request, job_id: str | None = None) -> Fault | None:
+        """The fault that hits this request, if one does."""
+        return self.store.draw_fault(on, lambda: scope_of(request), job_id)
+
+    def clip(self, job: Job, index: int) -> bytes | Path:
+        """An output of a job; making one may take a while."""
+        with self.turn.yielded():
+            return clip_of(job, index)
+
+    def add_job(
+        self, request: Request, wanted: VideoRequest, model: Model, fixture: Fixture, key: str, scope: str
+    ) -> Job:
+        """Make the job that this fixture plans for this request."""
+        plan, config = fixture.plan, self.config
+        assert plan is not None
+        cost = cost_of(wanted.shape, model) if plan.cost is None else plan.cost
+        body = {
+            name: value for name, value in wanted.body.items() if name == "model" or name in _OPTIONAL_FIELDS
+        }
+        if len(request.body) > 4096:
+            wanted, body = wanted._replace(prompt=shorten(wanted.prompt)), shorten(body)
+        job = Job(
+            wanted=wanted._replace(body=body),
+            model=model,
+            plan=plan,
+            fixture=fixture.name or None,
+            pace=plan.pace
+            or (Pace("seconds", *config.seconds) if config.seconds else Pace("polls", *config.polls)),
+            cost=cost,
+            origin=self.origin_for(request),
+            key=key,
+            scope=scope,
+            callback_url=wanted.callback_url or config.callback_url or None,
+            ending=plan.status,
+            error=plan.error,
+        )
+        if job.callback_url:
+            self.courier.wake()
+        return self.store.add_job(job, request.note.epoch)
+
+    # ---- Steering
+
+    def now(self) -> float:
+        """The mock's clock in unix seconds.
+
+        >>> mock.now() > 1_700_000_000
+        True
+        """
+        return self.store.now()
+
+    def advance(self, seconds: float) -> float:
+        """Move the clock forward; jobs, expiry and webhooks follow.  The new time; ValueError for a step back.
+
+        >>> before = mock.now()
+        >>> mock.advance(3600) >= before + 3600
+        True
+        """
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"the clock only moves forward, got {seconds}")
+        return self.store.advance(seconds)
+
+    def finish(
+        self, job_id: str = "latest", status: str | Status = "completed", *, error: str | None = None
+    ) -> dict[str, Any]:
+        """Force the ending of a job, by id or "latest"; ApiError 404 for no such job, 409 if it ended otherwise.
+
+        >>> mock.finish(job_id, "failed", error="Content policy violation")["status"]
+        'failed'
+        """
+        ending = Status(status)
+        if ending not in TERMINAL:
+            raise ValueError(f"{ending.value!r} is no ending, give one of {', '.join(ENDINGS)}")
+        self.courier.wake()
+        found = self.store.finish(job_id, ending, error)
+        if found is None:
+            raise job_not_found(job_id)
+        return self._job_to_control(*found)
+
+    def add_fixture(self, fixture: Any) -> list[dict[str, Any]]:
+        """Put a fixture, or a list of them, before the others; SetupError if one is not well formed.
+
+        >>> added = mock.add_fixture({"match": {"prompt": "rain"}, "response": {"video": {"status": "failed"}}})
+        """
+        read = []
+        for index, value in enumerate(fixture if isinstance(fixture, list) else [fixture]):
+            path = f"fixtures[{index}]" if isinstance(fixture, list) else "fixture"
+            one = fixture_from_json(value, path, "added fixture", None)
+            if one is None:
+                raise SetupError(f"{path}.response: answers another endpoint")
+            read.append(one)
+        self.store.add_fixtures(read)
+        return [_fixture_to_wire(one, 0) for one in read]
+
+    def add_fault(self, fault: Any) -> list[dict[str, Any]]:
+        """Inject a fault, or a list of them; SetupError if one is not well formed.
+
+        >>> added = mock.add_fault({"on": "poll", "status": 503, "times": 1})
+        """
+        given = fault if isinstance(fault, list) else [fault]
+        paths = [f"faults[{i}]" for i in range(len(given))] if isinstance(fault, list) else ["fault"]
+        self.store.add_faults(
+            [(fault_from_json(one, path), one) for one, path in zip(given, paths, strict=True)]
+        )
+        return given
+
+    def clear_faults(self) -> None:
+        """Forget the faults that were given to the server.
+
+        >>> mock.clear_faults()
+        """
+        self.store.clear_faults()
+
+    def reset(self) -> None:
+        """Back to the state at start: jobs, journal, faults, added fixtures, counters, clock.
+
+        >>> mock.reset()
+        """
+        self.store.reset()
+
+    # ---- Looking
+
+    def job(self, job_id: str = "latest") -> dict[str, Any]:
+        """A job, by id or "latest"; looking is no poll.  ApiError 404 for no such job.
+
+        >>> mock.job(job_id)["request"]["prompt"]
+        'a cat'
+        """
+        found = self.store.job(job_id)
+        if found is None:
+            raise job_not_found(job_id)
+        return self._job_to_control(*found)
+
+    def jobs(self, *, limit: int | None = None) -> list[dict[str, Any]]:
+        """All jobs, newest first.
+
+        >>> [job["status"] for job in mock.jobs()]
+        ['pending']
+        """
+        jobs, now = self.store.jobs()
+        return [self._job_to_control(job, now) for job in jobs[:limit]]
+
+    def requests(
+        self,
+        *,
+        method: str | None = None,
+        path: str | None = None,
+        status: int | None = None,
+        job_id: str | None = None,
+        since: int = 0,
+        limit: int | None = None,
+        wait: float = 0,
+        count: int = 1,
+    ) -> list[dict[str, Any]]:
+        """The journal, oldest first.  `path` is the beginning of one, with or without /api/v1; `since` a seq.
+
+        `limit` keeps the newest; `wait` blocks up to so many real seconds until `count` match.
+
+        >>> [request["status"] for request in mock.requests(method="POST", path="/videos")]
+        [202]
+        """
+        begin = None if path is None else path.removeprefix(API)
+
+        def wanted(entry: Entry) -> bool:
+            request = entry.request
+            return (
+                entry.seq > since
+                and (method is None or request.method == method.upper())
+                and (begin is None or request.path.removeprefix(API).startswith(begin))
+                and (status is None or entry.status == status)
+                and (job_id is None or request.note.job_id == job_id)
+            )
+
+        with self.turn.yielded():
+            entries = self.store.requests(wanted, count, wait)
+        return [_entry_to_wire(entry) for entry in entries[-limit if limit else 0 :]]
+
+    def wait_for_request(self, *, count: int = 1, timeout: float = 5.0, **filters: Any) -> dict[str, Any]:
+        """The request that makes `count` of this kind; TimeoutError after so many real seconds.
+
+        >>> mock.wait_for_request(path="/videos")["body"]["prompt"]
+        'a cat'
+        """
+        found = self.requests(**filters, wait=timeout, count=count)
+        if len(found) < count:
+            raise TimeoutError(f"{len(found)} of {count} such requests came within {timeout} s")
+        return found[count - 1]
+
+    def webhooks(
+        self, *, job_id: str | None = None, limit: int | None = None, wait: float = 0, count: int = 1
+    ) -> list[dict[str, Any]]:
+        """Webhook deliveries, oldest first; `wait` blocks up to so many real seconds until `count` are done.
+
+        >>> mock.webhooks()
+        []
+        """
+        with self.turn.yielded():
+            found = self.store.webhooks(job_id, count, wait)
+        return [_delivery_to_wire(delivery) for delivery in found[-limit if limit else 0 :]]
+
+    def fixtures(self) -> list[dict[str, Any]]:
+        """The fixtures as written, in the order in which they are tried, and how often each matched.
+
+        >>> mock.fixtures()[0]["name"]
+        'mock:failed'
+        """
+        return [_fixture_to_wire(fixture, matched) for fixture, matched in self.store.fixtures()]
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The faults that were given to the server, and how often each struck.
+
+        >>> mock.faults()
+        []
+        """
+        return [{**source, "struck": struck} for source, struck in self.store.faults()]
+
+    def _job_to_control(self, job: Job, now: float) -> dict[str, Any]:
+        ended = status_at(job, now) in TERMINAL
+        deliveries = self.store.webhooks(job.id) if job.callback_url else []
+        return {
+            "id": job.id,
+            "status": status_at(job, now).value,
+            "model": job.wanted.model,
+            "fixture": job.fixture,
+            "scope": job.scope,
+            "polls": job.polls,
+            "created_at": round(job.created_at, 3),
+            "ended_at": round(job.ends_at, 3) if ended and job.ends_at is not None else None,
+            "expires_at": int(expires_at(job)) if ended else None,
+            "cost": job.cost,
+            "error": job.error if ended else None,
+            "request": job.wanted.body,
+            "plan": {
+                "status": job.ending.value,
+                "error": job.error,
+                job.pace.unit: {"pending": job.pace.pending, "in_progress": job.pace.in_progress},
+                "count": job.plan.outputs,
+                "stored": job.plan.stored,
+                "faults": [fault.label for fault in job.plan.faults],
+            },
+            "webhooks": [_delivery_to_wire(delivery) for delivery in deliveries],
+        }
+
+
+def _delivery_to_wire(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "job_id": delivery.job.id,
+        "event": f"video.generation.{delivery.job.ending.value}",
+        "url": delivery.url,
+        "state": delivery.state,
+        "reason": delivery.reason,
+        "body": delivery.body.decode(),
+        "headers": delivery.headers,
+        "attempts": list(delivery.attempts),
+    }
+
+
+def _fixture_to_wire(fixture: Fixture, matched: int) -> dict[str, Any]:
+    return {**fixture.source, "name": fixture.name, "matched": matched, "built_in": fixture.number < 0}
+
+
+_SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key")
+
+
+def _entry_to_wire(entry: Entry) -> dict[str, Any]:
+    """A journal entry: keys as labels, the body parsed where it is JSON."""
+    request, note = entry.request, entry.request.note
+    headers = {name: "***" if name in _SECRET_HEADERS else value for name, value in request.headers.items()}
+    key = bearer_key(request.headers.get("authorization", ""))
+    if key is not None:
+        headers["authorization"] = f"Bearer {key_label(key)}"
+    body: Any = request.body.decode("utf-8", "replace") if request.body else None
+    with contextlib.suppress(ValueError):
+        body = shorten(parse_json(request.body))
+    wire = {
+        "seq": entry.seq,
+        "time": round(entry.time, 3),
+        "method": request.method,
+        "path": request.path + (f"?{request.query}" if request.query else ""),
+        "headers": headers,
+        "body": body,
+        "status": entry.status,
+        "job_id": note.job_id,
+        "fixture": note.fixture,
+        "fault": note.fault,
+        "scope": scope_of(request),
+        "ms": round(entry.ms, 3),
+    }
+    return wire if note.closest is None else {**wire, "closest": note.closest}
+
+
+def printable(line: str) -> str:
+    """The line with everything escaped that could end it or move a terminal's cursor."""
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def log_line(request: Request, status: int | None, ms: float) -> str:
+    """One readable line for one request."""
+    note = request.note
+    parts = [time.strftime("%H:%M:%S"), f"{request.method:4}", request.path, str(status or "closed")]
+    if note.job_id and note.job_id not in request.path:
+        parts.append(note.job_id)
+    parts += [f"fixture={note.fixture!r}"] if note.fixture else []
+    parts += [f"fault={note.fault}"] if note.fault else []
+    parts += [f"({describe_miss(miss)})" for miss in note.closest or ()]
+    return printable(f"{' '.join(parts)} {ms:.1f} ms")
+
+
+# ============ 12. HTTP adapter and embedding: _Adapter, MockServer, the pytest fixture =======================
+#
+# Socket bytes to Request, Response to socket bytes, and nothing of videos.  Heads are parsed here, strictly, and much
+# faster than by http.server's email parser: whatever two parsers could read in two ways is refused, since that is what
+# request smuggling lives on.
+
+MAX_HEAD_BYTES = 65_536
+MAX_TARGET_BYTES = 8_192
+IDLE_SECONDS = 75.0  # between two requests of a connection
+REQUEST_SECONDS = (
+    30.0  # for a head, or the next megabyte of a body, to arrive; for a block of an answer to be taken
+)
+_LINGER_BYTES = 4 << 20  # of an unread body that are thrown away, so that the client gets to read the refusal
+
+_REQUEST_LINE = r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])"
+_HEADER = r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)"
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_ONLY_ONCE = frozenset({"host", "content-length", "transfer-encoding", "authorization", "content-type"})
+
+
+class Head(NamedTuple):
+    """The head of a request, checked."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    keep_alive: bool
+    http_1_0: bool
+    length: int | None  # of the body; None = chunked
+
+
+@functools.lru_cache(maxsize=256)  # who polls sends the same head again and again
+def parse_head(head: bytes) -> Head:
+    """Request line and headers, without the empty line; ApiError for all that is not strictly HTTP/1."""
+    request_line, *lines = head.decode("latin-1").split("\r\n")
+    match = re.fullmatch(_REQUEST_LINE, request_line)
+    if not match:
+        raise ApiError(400, "Malformed request line")
+    method, target, major, minor = match.groups()
+    if major != "1":
+        raise ApiError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here")
+    if len(target) > MAX_TARGET_BYTES:
+        raise ApiError(414)
+    headers: dict[str, str] = {}
+    for line in lines:
+        match = re.fullmatch(_HEADER, line)
+        if not match:
+            raise ApiError(400, "Malformed header")
+        name, value = match[1].lower(), match[2].rstrip(" \t")
+        if name in headers:
+            if name in _ONLY_ONCE:
+                raise ApiError(400, f"More than one {name} header")
+            value = f"{headers[name]}, {value}"
+        headers[name] = value
+
+    http_1_0 = minor == "0"
+    if target[0] != "/" and target != "*":
+        scheme, _, rest = target.partition("://")
+        if scheme.lower() not in ("http", "https"):
+            raise ApiError(400, "Malformed request target")
+        headers["host"], _, rest = rest.partition("/")  # RFC 9112, 3.2.2: the target's authority wins
+        target = f"/{rest}"
+    if not _HOST.fullmatch(headers.get("host", "localhost" if http_1_0 else "")):
+        raise ApiError(400, "Missing or malformed Host header")
+    if headers.get("expect", "100-continue").lower() != "100-continue":
+        raise ApiError(417)
+    path, _, query = target.partition("?")
+    connection = headers.get("connection", "").lower()
+    keep_alive = "keep-alive" in connection if http_1_0 else "close" not in connection
+    return Head(method, path, query, headers, keep_alive, http_1_0, _body_length(headers, http_1_0))
+
+
+def _body_length(headers: Mapping[str, str], http_1_0: bool) -> int | None:
+    length, encoding = headers.get("content-length", "0"), headers.get("transfer-encoding")
+    if encoding is not None:
+        if "content-length" in headers or http_1_0 or encoding.lower() != "chunked":
+            raise ApiError(400, "Transfer-Encoding must be chunked, alone, and not in HTTP/1.0")
+        return None
+    if not re.fullmatch("[0-9]{1,18}", length):
+        raise ApiError(400, "Malformed Content-Length")
+    return int(length)
+
+
+class _Gone(Exception):
+    """The client went away; there is nobody to answer."""
+
+
+class _Adapter(socketserver.BaseRequestHandler):
+    """One connection: reads heads and bodies, writes answers.  Knows nothing of videos.
+
+    The socket blocks without a timeout, which saves two system calls a request; instead the server's thread looks
+    at `deadline` once a second and ends what has passed it, however slowly the bytes drip.
+    """
+
+    server: _Server
+    request: socket.socket
+
+    def setup(self) -> None:
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer = b""
+        self.sending = False
+        self.deadline = math.inf
+        self.server.connections.add(self)
+
+    def finish(self) -> None:
+        self.server.connections.discard(self)
+
+    def handle(self) -> None:
+        try:
+            while self.serve_one():
+                pass
+        except (_Gone, OSError) as error:
+            self.server.debug(f"{self.client_address[0]} went away: {error!r}")
+
+    def serve_one(self) -> bool:
+        """Read one request and answer it; whether another may follow on this connection."""
+        mock, head = self.server.mock, None
+        try:
+            head = self.read_head()
+            if head is None:
+                return False
+            body = self.read_body(head)
+        except ApiError as error:
+            self.server.debug(f"{self.client_address[0]} refused: {error}")
+            response = error_response(error, _JSON)
+            return self.complete(response, _answer_bytes(response, head, False), head, False)
+        self.deadline = math.inf
+        with mock.turn:
+            response = mock.handle(Request(head.method, head.path, head.query, head.headers, body, Note()))
+            if response.dropped:
+                return False
+            framed = response.stream is None or response.length is not None or not head.http_1_0
+            keep_alive = head.keep_alive and framed and response.truncate is None
+            unsent = _answer_bytes(response, head, keep_alive)
+            if response.stream is None:
+                unsent = self.send_at_once(unsent)
+        return self.complete(response, unsent, head, keep_alive)
+
+    def send_at_once(self, data: bytes) -> bytes:
+        """Send what the socket takes without blocking; the rest."""
+        try:
+            return data[self.request.send(data, _DO_NOT_WAIT) :]
+        except BlockingIOError:
+            return data
+
+    def complete(self, response: Response, unsent: bytes, head: Head | None, keep_alive: bool) -> bool:
+        """Send the rest of an answer; whether the connection goes on."""
+        if unsent:
+            self.deadline = time.monotonic() + REQUEST_SECONDS
+            self.sending = True
+            if response.stream is None or (head is not None and head.method == "HEAD"):
+                self.request.sendall(unsent)
+            else:
+                chunked = response.length is None and head is not None and not head.http_1_0
+                keep_alive = self.send_stream(unsent, response, chunked) and keep_alive
+            self.sending = False
+        if not keep_alive:
+            self.linger()
+        return keep_alive
+
+    def send_stream(self, start: bytes, response: Response, chunked: bool) -> bool:
+        """Send block by block what follows this start of an answer; False if it was cut short."""
+        assert response.stream is not None
+        left = math.inf if response.truncate is None else response.truncate
+        sent = 0
+        for block in response.stream:
+            part = block[: int(left)] if len(block) > left else block
+            frame = b"%x\r\n%b\r\n" % (len(block), part) if chunked else part
+            if part is not block:  # cut: neither the chunk nor the body gets its end
+                self.request.sendall(start + frame.removesuffix(b"\r\n"))
+                return False
+            self.request.sendall(start + frame)
+            start, left, sent = b"", left - len(part), sent + len(part)
+            self.deadline = time.monotonic() + REQUEST_SECONDS
+        self.request.sendall(start + (b"0\r\n\r\n" if chunked else b""))
+        return response.length in (None, sent)
+
+    def linger(self) -> None:
+        """Close so that the client can read the answer first: what it still sends is taken, within bounds."""
+        self.deadline = time.monotonic() + 2
+        shut_down(self.request, socket.SHUT_WR)
+        taken = 0
+        while taken < _LINGER_BYTES and (data := self.request.recv(65536)):
+            taken += len(data)
+
+    def receive(self) -> bytes:
+        data = self.request.recv(65536)
+        if not data:
+            if time.monotonic() > self.deadline:
+                raise ApiError(408)
+            raise _Gone
+        return data
+
+    def read_head(self) -> Head | None:
+        """The next head; None if the client has nothing more to say."""
+        buffer = self.buffer
+        if not buffer:
+            self.deadline = time.monotonic() + IDLE_SECONDS
+            buffer = self.request.recv(65536)
+            if not buffer:
+                return None
+        end = buffer.find(b"\r\n\r\n")
+        if end < 0 or buffer[0] in b"\r\n":
+            self.deadline = time.monotonic() + REQUEST_SECONDS
+            buffer = buffer.lstrip(b"\r\n")  # RFC 9112, 2.2: empty lines before a request are skipped
+            while (end := buffer.find(b"\r\n\r\n")) < 0:
+                if re.search(rb"(?<!\r)\n", buffer):
+                    raise ApiError(400, "Line feed without carriage return")
+                if len(buffer) > MAX_HEAD_BYTES:
+                    raise ApiError(431 if b"\n" in buffer else 414)
+                buffer += self.receive()
+        if end > MAX_HEAD_BYTES:
+            raise ApiError(431)
+        self.buffer = buffer[end + 4 :]
+        return parse_head(buffer[:end])
+
+    def read_body(self, head: Head) -> bytes:
+        """The whole body, decoded; 413 before anything of a body that says it is too large is read."""
+        if head.length == 0:
+            return b""
+        if (head.length or 0) > self.server.max_body_bytes:
+            raise ApiError(413)
+        self.deadline = time.monotonic() + REQUEST_SECONDS
+        if "expect" in head.headers and not self.buffer and not head.http_1_0:
+            self.request.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return self.read_chunks() if head.length is None else self.take(head.length)
+
+    def take(self, count: int) -> bytes:
+        """Exactly this many bytes; a large body may take its time as long as it moves."""
+        parts, have, mark = [self.buffer], len(self.buffer), 1 << 20
+        while have < count:
+            parts.append(self.receive())
+            have += len(parts[-1])
+            if have > mark:
+                mark = have + (1 << 20)
+                self.deadline = time.monotonic() + REQUEST_SECONDS
+        data = b"".join(parts)
+        self.buffer = data[count:]
+        return data[:count]
+
+    def take_line(self) -> bytes:
+        """A line of the chunked coding, without its end."""
+        while (end := self.buffer.find(b"\r\n")) < 0:
+            if len(self.buffer) > 4096 or b"\n" in self.buffer:
+                raise ApiError(400, "Malformed chunk")
+            self.buffer += self.receive()
+        line, self.buffer = self.buffer[:end], self.buffer[end + 2 :]
+        return line
+
+    def read_chunks(self) -> bytes:
+        """A body in chunks (RFC 9112, 7.1); extensions and trailers are dropped."""
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            match = re.fullmatch(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e]*)?", self.take_line())
+            if not match:
+                raise ApiError(400, "Malformed chunk")
+            length = int(match[1], 16)
+            size += length
+            if size > self.server.max_body_bytes:
+                raise ApiError(413)
+            if length == 0:
+                break
+            parts.append(self.take(length))
+            if self.take(2) != b"\r\n":
+                raise ApiError(400, "Malformed chunk")
+        for _ in range(100):
+            if not self.take_line():
+                return b"".join(parts)
+        raise ApiError(400, "Too many trailers")
+
+
+_DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+def _answer_bytes(response: Response, head: Head | None, keep_alive: bool) -> bytes:
+    """Status line, headers and, unless it is streamed, the body."""
+    http_1_0 = head is not None and head.http_1_0
+    start = _answer_head(response.status, response.headers, keep_alive, http_1_0, int(time.time()))
+    length, body = response.length, response.body
+    if response.stream is None:
+        length = len(body)
+    if length is not None and response.status != 204:
+        start += b"Content-Length: %d\r\n" % length
+    elif response.stream is not None and not http_1_0:
+        start += b"Transfer-Encoding: chunked\r\n"
+    if head is not None and head.method == "HEAD":
+        return start + b"\r\n"
+    return start + b"\r\n" + (body if response.truncate is None else body[: response.truncate])
+
+
+@functools.lru_cache(maxsize=64)
+def _answer_head(status: int, headers: Headers, keep_alive: bool, http_1_0: bool, second: int) -> bytes:
+    lines = [f"HTTP/1.1 {status} {http.client.responses.get(status, 'Unknown')}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    lines.append(time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT", time.gmtime(second)))
+    if not keep_alive or http_1_0:
+        lines.append(f"Connection: {'keep-alive' if keep_alive else 'close'}")
+    return "\r\n".join([*lines, ""]).encode("latin-1")
+
+
+class _Server(ThreadingHTTPServer):
+    """Accepts connections, each with a thread of its own, and ends those that take too long."""
+
+    request_queue_size = 1024  # a burst of connections waits instead of being refused
+    daemon_threads = True
+
+    def __init__(self, mock: VideoMock, debug: Callable[[str], None]) -> None:
+        self.mock, self.debug = mock, debug
+        self.max_body_bytes = int(mock.config.max_body_mb * 1_000_000)
+        self.connections: set[_Adapter] = set()
+        self.connection_threads: set[threading.Thread] = set()
+        self._next_look = 0.0
+        if ":" in mock.config.host:
+            self.address_family = socket.AF_INET6
+        super().__init__((mock.config.host, mock.config.port), _Adapter)
+
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(
+            self
+        )  # HTTPServer's asks the DNS for a name, which can take seconds
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        thread = threading.Thread(
+            target=self.process_request_thread, args=(request, client_address), name="connection", daemon=True
+        )
+        self.connection_threads.add(thread)
+        thread.start()
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        super().process_request_thread(request, client_address)
+        self.connection_threads.discard(threading.current_thread())
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self.debug(f"connection lost: {error}")
+        elif error is not None:
+            self.mock.report(error)
+
+    def service_actions(self) -> None:
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + 1
+        for connection in list(self.connections):
+            if now > connection.deadline:  # a reader is left able to answer 408
+                shut_down(connection.request, socket.SHUT_RDWR if connection.sending else socket.SHUT_RD)
+
+    def end_connections(self) -> None:
+        """Close what is open and wait for its threads."""
+        for connection in list(self.connections):
+            shut_down(connection.request)
+        for thread in list(self.connection_threads):
+            thread.join(1)
+
+
+_P = ParamSpec("_P")
+
+
+def _with_fields_of(
+    config: Callable[_P, Config],
+) -> Callable[[Callable[[Any, Config], None]], Callable[Concatenate[Any, _P], None]]:
+    """Let an __init__ take the fields of Config as its keyword arguments, typed."""
+
+    def decorate(init: Callable[[Any, Config], None]) -> Callable[Concatenate[Any, _P], None]:
+        def with_fields(self: Any, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+            init(self, config(*args, **kwargs))
+
+        return with_fields
+
+    return decorate
+
+
+class MockServer(VideoMock):
+    """A VideoMock on a port of its own, in a thread of its own; keyword arguments are the fields of Config.
+
+    >>> with MockServer(webhook_secret="s") as server:
+    ...     server.url.startswith("http://127.0.0.1:")
+    True
+    """
+
+    debug: Callable[[str], None] = staticmethod(lambda line: None)  # takes a line per broken connection
+    _server: _Server | None = None
+    _thread: threading.Thread | None = None
+
+    @_with_fields_of(Config)
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+
+    def open(self) -> str:
+        """Listen, without serving yet; OSError for a busy port.  The URL."""
+        self._server = _Server(self, self.debug)
+        return self.url
+
+    def serve_forever(self) -> None:
+        """Serve in this thread."""
+        assert self._server is not None
+        self._server.serve_forever(poll_interval=0.02)
+
+    def start(self) -> MockServer:
+        """Listen and serve in a thread.
+
+        >>> server = MockServer(port=0).start()
+        >>> server.stop()
+        """
+        self.open()
+        self._thread = threading.Thread(target=self.serve_forever, name="openrouter_video_mock", daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop for good, leaving no thread; RuntimeError for what the mock itself did wrong while it ran."""
+        server, self._server = self._server, None
+        self.close()
+        if server is not None:
+            if self._thread is not None:
+                server.shutdown()
+                self._thread.join()
+            server.server_close()
+            server.end_connections()
+        if self.errors:
+            raise RuntimeError(f"the mock itself failed: {self.errors[0]!r}") from self.errors[0]
+
+    def __enter__(self) -> MockServer:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self.stop()
+        except RuntimeError:
+            if error is None:
+                raise
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port: http://127.0.0.1:49152."""
+        if self._server is None:
+            raise RuntimeError("the mock is not running: use `with MockServer() as mock:` or start()")
+        host, port = self._server.server_address[:2]
+        return f"http://{f'[{host!s}]' if ':' in str(host) else str(host)}:{port}"
+
+    @property
+    def url(self) -> str:
+        """What an SDK calls server_url or baseURL: the origin with /api/v1."""
+        return self.origin + API
+
+
+def pytest_configure(config: Any) -> None:
+    """Give pytest the fixture openrouter_video_mock: a fresh server per test.
+
+    pytest calls this hook when the module is its plugin; nothing else here imports pytest.
+    """
+    import pytest
+
+    def openrouter_video_mock() -> Iterator[MockServer]:
+        """A running MockServer, fresh for each test."""
+        with MockServer() as mock:
+            yield mock
+
+    fixtures = type(
+        "Fixtures", (), {"openrouter_video_mock": staticmethod(pytest.fixture(openrouter_video_mock))}
+    )
+    config.pluginmanager.register(fixtures(), "openrouter_video_mock fixtures")
+
+
+# ============ 13. Command line ===============================================================================
+#
+# The parser is built from Config.  Stdout carries one line, the URL; everything else goes to stderr.
+# Exit status: 0 after SIGINT or SIGTERM, 1 with one line for what stops the start, 2 for wrong usage.
+
+_ENVIRONMENT = "OPENROUTER_VIDEO_MOCK_"
+_SHORT_FLAGS = {"port": ["-p"], "fixtures": ["-f"]}
+_DEFAULT_PORT = 8080
+_COMMANDS: dict[str, tuple[Any, str, str]] = {  # like OPTIONS, for what is no setting of a mock
+    "validate": (bool, "", "read the fixtures, say what is wrong, and exit"),
+    "check": (bool, "", "ask a running mock for its health: exit 0 or 1"),
+    "wait": (float, "S", "with --check: try for this many seconds"),
+    "quiet": (bool, "", "no line per request"),
+    "verbose": (bool, "", "a line for broken connections too"),
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; a flag that is not given leaves no trace, so that environment and Config can speak."""
+    parser = argparse.ArgumentParser(
+        prog="openrouter_video_mock",
+        argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="A local stand-in for OpenRouter's asynchronous video API: submit, poll, download, webhook.",
+        epilog=f"""Every flag has a twin in the environment, such as {_ENVIRONMENT}PORT=9000; repeatable ones are
+separated by commas there, and {_ENVIRONMENT}FAULT is a JSON object or list.
+
+examples:
+  openrouter_video_mock.py --port 0 --polls 2,3
+  openrouter_video_mock.py -f my.json --webhook-secret s3cret --callback-url http://localhost:3000/hook
+  openrouter_video_mock.py --fault '{{"on": "poll", "status": 503, "times": 2}}'""",
+    )
+    defaults = Config(port=_DEFAULT_PORT)._asdict()
+    for name, (parse, placeholder, text) in {**OPTIONS, **_COMMANDS}.items():
+        short = {"quiet": ["-q"], "verbose": ["-v"], **_SHORT_FLAGS}.get(name, [])
+        flags = [*short, f"--{name.replace('_', '-')}"]
+        if parse is bool:
+            parser.add_argument(*flags, action="store_true", help=text)
+            continue
+        default = None if name in REPEATABLE else defaults.get(name)
+        if default:
+            shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+            text += f" (default: {shown})"
+        action = "append" if name in REPEATABLE else "store"
+        parser.add_argument(*flags, action=action, type=parse, metavar=placeholder, help=text)
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser
+
+
+def environment_flags(environment: Mapping[str, str]) -> list[str]:
+    """The flags that the environment twins stand for."""
+    flags = []
+    for name, (parse, _, _) in {**OPTIONS, **_COMMANDS}.items():
+        value = environment.get(_ENVIRONMENT + name.upper(), "")
+        flag = f"--{name.replace('_', '-')}"
+        if parse is bool:
+            flags += [flag] if value.lower() not in ("", "0", "false", "no") else []
+        elif value:
+            several = name in REPEATABLE and name != "fault"
+            flags += [f"{flag}={part}" for part in (value.split(",") if several else [value])]
+    return flags
+
+
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    stdout: TextIO | None = None,
+    stderr: TextIO | None = None,
+) -> int:
+    """Run the command line until SIGINT or SIGTERM; the exit status."""
+    out, err = stdout or sys.stdout, stderr or sys.stderr
+    parser = build_parser()
+    given = vars(parser.parse_args(environment_flags(os.environ if environment is None else environment)))
+    given |= vars(parser.parse_args(argv))
+    commands = {name: given.pop(name, None) for name in _COMMANDS}
+    given.setdefault("port", _DEFAULT_PORT)
+
+    def say(line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # whoever read the log has gone; the mock goes on
+            err.write(f"{_coloured(line) if err.isatty() else line}\n")
+            err.flush()
+
+    try:
+        config = checked_config(Config(**given))
+        if commands["check"]:
+            return check_health(config, commands["wait"] or 0, say)
+        server = MockServer(**given)
+        loaded = server.store.loaded
+        for note in loaded.notes:
+            say(printable(note))
+        if commands["validate"]:
+            out.write(f"ok: {len(loaded.fixtures)} fixtures, {len(loaded.models)} models\n")
+            return 0
+        server.log = None if commands["quiet"] else say
+        server.debug = say if commands["verbose"] else server.debug
+        url = server.open()
+    except SetupError as error:
+        say(printable(str(error)))
+        return 1
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        say(f"cannot listen on {config.host}:{config.port}: {reason}")
+        return 1
+
+    def leave(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, leave)
+        out.write(f"openrouter_video_mock listening on {url}\n")
+        out.flush()
+        server.serve_forever()
+    return 0
+
+
+def _coloured(line: str) -> str:
+    """A request's line with its status in colour, for terminals."""
+    status = re.search(r" ([1-5]\d\d|closed) ", line)
+    if not status:
+        return line
+    colour = 32 if status[1] < "4" else 31
+    return f"{line[: status.start(1)]}\x1b[{colour}m{status[1]}\x1b[0m{line[status.end(1) :]}"
+
+
+def check_health(config: Config, wait: float, say: Callable[[str], None]) -> int:
+    """Ask the mock that these settings would start; 0 once it answers, 1 if it does not in time."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    end = time.monotonic() + wait
+    while True:
+        connection = http.client.HTTPConnection(host, config.port, timeout=2)
+        try:
+            connection.request("GET", "/health")
+            if json.loads(connection.getresponse().read())["status"] == "ok":
+                return 0
+            reason = "something else answers"
+        except (OSError, ValueError, TypeError, LookupError, http.client.HTTPException) as error:
+            reason = str(error) or type(error).__name__
+        finally:
+            connection.close()
+        if time.monotonic() >= end:
+            say(f"no mock on {host}:{config.port}: {reason}")
+            return 1
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    _status = main()
+    sys.stdout.flush()
+    os._exit(
+        _status
+    )  # at once: no waiting for connections, and no thread left to trip over a closing interpreter
