@@ -43,6 +43,7 @@ import argparse
 import base64
 import contextlib
 import functools
+import gc
 import hashlib
 import heapq
 import hmac
@@ -201,7 +202,7 @@ class Status(Enum):
     EXPIRED = "expired"
 
 
-TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.EXPIRED})
+TERMINAL = (Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.EXPIRED)
 ENDINGS = [status.value for status in Status if status in TERMINAL]
 
 # Recorded (failed) and documented texts of jobs that end badly.
@@ -1113,7 +1114,7 @@ def _read_number(smallest: float, largest: float = math.inf, whole: bool = True)
             raise _expected(
                 f"{'a whole number' if whole else 'a number'} of at least {smallest}{upper}", value, path
             )
-        return int(value) if whole else float(value)
+        return int(value) if whole else value
 
     return read
 
@@ -1521,9 +1522,9 @@ class Job(NamedTuple):
     error: str | None
     id: str = ""
     created_at: float = 0.0
+    fault_counts: tuple[int, ...] = ()  # requests that each of plan.faults has seen
     ends_at: float | None = None  # known, or reached; None while only polls can tell
     polls: int = 0
-    fault_counts: tuple[int, ...] = ()  # requests that each of plan.faults has seen
 
 
 def new_job_id(now: float) -> str:
@@ -1560,7 +1561,7 @@ def polled(job: Job, now: float) -> Job:
         and polls > job.pace.pending + job.pace.in_progress
     ):
         ends_at = now if ends_at is None or now < ends_at else ends_at
-    return job._replace(polls=polls, ends_at=ends_at)
+    return Job(*job[:-2], ends_at, polls)  # every poll passes here, and _replace costs three times as much
 
 
 class Note:
@@ -1798,11 +1799,12 @@ class Store:
 
     def draw_fault(self, on: str, scope: Callable[[], str], job_id: str | None = None) -> Fault | None:
         """The fault that hits this request: one of the server's, else one of the job's own; none if it is unknown."""
+        job = (self._jobs.get(job_id) or self._unannounced.get(job_id)) if job_id else None
+        own = job.plan.faults if job else ()
+        if not (self._faults or own) or (job_id and not job and on != "webhook"):
+            return None  # reading without the lock is safe enough to say that nobody ordered a fault
         with self._lock:
             job = (self._jobs.get(job_id) or self._unannounced.get(job_id)) if job_id else None
-            own = job.plan.faults if job else ()
-            if not (self._faults or own) or (job_id and not job and on != "webhook"):
-                return None
             fault = self._draw_server_fault(on, scope())
             if fault is None and job and own:
                 counts = list(job.fault_counts or [0] * len(own))
@@ -3001,7 +3003,8 @@ def list_models(mock: VideoMock, request: Request) -> Response:
     def listing() -> Response:
         wanted = request.parameters.get("output_modalities", "").split(",")
         models = mock.store.loaded.models if {"video", "all"} & set(wanted) else ()
-        return json_response({"data": [_model_object(model) for model in models]})
+        data = [_model_object(model) for model in models]
+        return json_response({"data": data, "links": {"next": None}, "total_count": len(data)})
 
     return with_fault(mock, request, mock.draw_fault("models", request), listing)
 
@@ -4023,6 +4026,7 @@ IDLE_SECONDS = 75.0  # between two requests of a connection
 REQUEST_SECONDS = (
     30.0  # for a head, or the next megabyte of a body, to arrive; for a block of an answer to be taken
 )
+LOOK_SECONDS = 1.0  # how often the deadlines of all connections are looked at
 _LINGER_BYTES = 4 << 20  # of an unread body that are thrown away, so that the client gets to read the refusal
 
 _REQUEST_LINE = r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])"
@@ -4103,7 +4107,7 @@ class _Adapter(socketserver.BaseRequestHandler):
     """One connection: reads heads and bodies, writes answers.  Knows nothing of videos.
 
     The socket blocks without a timeout, which saves two system calls a request; instead the server's thread looks
-    at `deadline` once a second and ends what has passed it, however slowly the bytes drip.
+    at `deadline` every LOOK_SECONDS and ends what has passed it, however slowly the bytes drip.
     """
 
     server: _Server
@@ -4221,10 +4225,10 @@ class _Adapter(socketserver.BaseRequestHandler):
                 if re.search(rb"(?<!\r)\n", buffer):
                     raise ApiError(400, "Line feed without carriage return")
                 if len(buffer) > MAX_HEAD_BYTES:
-                    raise ApiError(431 if b"\n" in buffer else 414)
+                    break
                 buffer += self.receive()
-        if end > MAX_HEAD_BYTES:
-            raise ApiError(431)
+        if not 0 <= end <= MAX_HEAD_BYTES:
+            raise ApiError(431 if b"\n" in buffer[: MAX_TARGET_BYTES + 64] else 414)
         self.buffer = buffer[end + 4 :]
         return parse_head(buffer[:end])
 
@@ -4356,7 +4360,7 @@ class _Server(ThreadingHTTPServer):
         now = time.monotonic()
         if now < self._next_look:
             return
-        self._next_look = now + 1
+        self._next_look = now + LOOK_SECONDS
         for connection in list(self.connections):
             if now > connection.deadline:  # a reader is left able to answer 408
                 shut_down(connection.request, socket.SHUT_RDWR if connection.sending else socket.SHUT_RD)
@@ -4407,10 +4411,10 @@ class MockServer(VideoMock):
         self._server = _Server(self, self.debug)
         return self.url
 
-    def serve_forever(self) -> None:
-        """Serve in this thread."""
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Serve in this thread; `stop` takes as long as the interval, in seconds."""
         assert self._server is not None
-        self._server.serve_forever(poll_interval=0.02)
+        self._server.serve_forever(poll_interval)
 
     def start(self) -> MockServer:
         """Listen and serve in a thread.
@@ -4419,7 +4423,9 @@ class MockServer(VideoMock):
         >>> server.stop()
         """
         self.open()
-        self._thread = threading.Thread(target=self.serve_forever, name="openrouter_video_mock", daemon=True)
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(0.005,), name="openrouter_video_mock", daemon=True
+        )
         self._thread.start()
         return self
 
@@ -4591,6 +4597,8 @@ def main(
             signal.signal(signal.SIGTERM, leave)
         out.write(f"openrouter_video_mock listening on {url}\n")
         out.flush()
+        gc.freeze()  # nothing here makes cycles: looking for them among 10,000 jobs only lengthens the tails
+        gc.set_threshold(100_000)
         server.serve_forever()
     return 0
 
