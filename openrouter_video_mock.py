@@ -49,6 +49,7 @@ import heapq
 import hmac
 import html
 import http.client
+import importlib
 import json
 import math
 import os
@@ -4471,7 +4472,7 @@ def pytest_configure(config: Any) -> None:
 
     pytest calls this hook when the module is its plugin; nothing else here imports pytest.
     """
-    import pytest
+    pytest: Any = importlib.import_module("pytest")  # mypy must not mind if it is not installed
 
     def openrouter_video_mock() -> Iterator[MockServer]:
         """A running MockServer, fresh for each test."""

@@ -1299,7 +1299,7 @@ def test_reset_restores_the_start_and_lets_nothing_in_flight_in(mock: MockServer
         mock.reset()
         return choose(*args)
 
-    mock.store.choose = reset_meanwhile  # type: ignore[method-assign]
+    mock.store.choose = reset_meanwhile  # type: ignore[method-assign, assignment]
     assert mock.handle(request).status == 202
     assert mock.jobs() == [] and mock.requests() == [] and mock.faults() == []
     assert abs(mock.now() - time.time()) < 60
@@ -1427,9 +1427,8 @@ def test_job_id_model_and_prompt_are_in_the_metadata(mock: MockServer) -> None:
 def test_the_sound_track_is_the_request_s_word_else_the_models(
     mock: MockServer, audio: bool | None, tracks: int
 ) -> None:
-    clip = content(
-        mock, poll_to_the_end(mock, submit(mock, **({} if audio is None else {"generate_audio": audio})))
-    )
+    fields: dict[str, Any] = {} if audio is None else {"generate_audio": audio}
+    clip = content(mock, poll_to_the_end(mock, submit(mock, **fields)))
     assert sum(kind == "trak" for kind, _ in boxes(inside(clip, "moov"))) == tracks
 
 
@@ -1953,7 +1952,8 @@ def test_patch_forces_an_ending(mock: MockServer) -> None:
     assert reply.status == 200 and reply.json["error"] == "no"
     assert call(mock, "PATCH", "/__mock/jobs/latest", {"status": "failed"}).status == 200
     assert call(mock, "PATCH", "/__mock/jobs/latest", {"status": "completed"}).status == 409
-    for bad in ({}, {"status": "pending"}, {"status": "failed", "eror": "x"}, [], b"{"):
+    bodies: list[Any] = [{}, {"status": "pending"}, {"status": "failed", "eror": "x"}, [], b"{"]
+    for bad in bodies:
         assert call(mock, "PATCH", "/__mock/jobs/latest", bad).status == 400
     assert call(mock, "PATCH", "/__mock/jobs/nope", {"status": "failed"}).status == 404
 
@@ -2362,12 +2362,9 @@ def test_public_methods_are_documented_with_examples_that_run() -> None:
     assert runner.summarize(verbose=False).failed == 0
 
 
-INTERNAL = set(
-    "handle report close pause links origin_for reload_fixtures draw_fault clip add_job open".split()
-) | {
-    "serve_forever",
-    "stop",
-    "debug",
+INTERNAL = {
+    *("handle", "report", "close", "pause", "links", "origin_for", "reload_fixtures", "draw_fault", "clip"),
+    *("add_job", "open", "serve_forever", "stop", "debug"),
 }
 
 
@@ -2397,7 +2394,8 @@ def test_pytest_gets_a_fresh_server_per_test(tmp_path: Path) -> None:
 
 
 def test_importing_the_module_imports_only_the_standard_library() -> None:
-    code = "import sys, openrouter_video_mock; print([m for m in ('pytest', 'traceback', 'difflib') if m in sys.modules])"
+    unwanted = ("pytest", "traceback", "difflib")
+    code = f"import sys, openrouter_video_mock; print([m for m in {unwanted} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=HERE, capture_output=True, text=True, check=True
     )
@@ -2591,7 +2589,9 @@ def test_the_curl_lines_of_the_readme_run() -> None:
     with running("--port", "0") as (_, url):
         job_id = ""
         for command in commands:
-            words = shlex.split(command.replace("localhost:8080", url.split("/")[2]).replace("$ID", job_id))
+            words = shlex.split(
+                command.replace("localhost:8080", url.split("/")[2]).replace("$ID", job_id), comments=True
+            )
             done = subprocess.run([*words, "--fail-with-body"], capture_output=True, timeout=10)
             assert done.returncode == 0, done
             if found := re.search(rb"gen-vid-[0-9A-Za-z-]+", done.stdout):
