@@ -432,6 +432,7 @@ _OPTIONAL_FIELDS: dict[str, Check] = {
     "user": _string(),
 }
 REQUEST_SCHEMA = _object({"model": _string()}, _OPTIONAL_FIELDS)
+_KNOWN_FIELDS = frozenset({"model", *_OPTIONAL_FIELDS})
 
 
 class Shape(NamedTuple):
@@ -1441,7 +1442,7 @@ def _fixture_files(path: Path, stamps: dict[Path, tuple[int, int]]) -> Iterator[
 
 def _stamp(path: Path) -> tuple[int, int]:
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except OSError:
         return 0, 0
     return stat.st_mtime_ns, stat.st_size
@@ -1768,6 +1769,8 @@ class Store:
     ) -> list[dict[str, Any]]:  # self._lock is held
         misses = []
         for fixture in self._fixtures:
+            if fixture.number < 0 and "mock:" not in wanted.prompt:
+                continue  # nobody meant a scenario
             matched, in_group = counts.get(fixture.number, 0), counts.get(fixture.group, 0)
             misses.append((fixture, list(differences(fixture, wanted, context, matched, in_group))))
         closest = sorted(misses, key=lambda miss: closeness(*miss))[:3]
@@ -3722,9 +3725,9 @@ class VideoMock:
         plan, config = fixture.plan, self.config
         assert plan is not None
         cost = cost_of(wanted.shape, model) if plan.cost is None else plan.cost
-        body = {
-            name: value for name, value in wanted.body.items() if name == "model" or name in _OPTIONAL_FIELDS
-        }
+        body = wanted.body
+        if not body.keys() <= _KNOWN_FIELDS:
+            body = {name: value for name, value in body.items() if name in _KNOWN_FIELDS}
         if len(request.body) > 4096:
             wanted, body = wanted._replace(prompt=shorten(wanted.prompt)), shorten(body)
         job = Job(

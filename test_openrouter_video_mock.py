@@ -894,7 +894,7 @@ def test_a_near_miss_says_which_fixture_came_closest_and_why() -> None:
             "No fixture matched: 'rainy-cat' wants prompt containing 'rain', got 'a dry cat'"
         )
         closest = reply.json["error"]["metadata"]["closest"]
-        assert len(closest) == 3
+        assert len(closest) == 2
         assert closest[0] == {
             "fixture": "rainy-cat",
             "differences": [{"criterion": "prompt", "wanted": "containing 'rain'", "got": "a dry cat"}],
