@@ -50,13 +50,16 @@ import hmac
 import html
 import http.client
 import importlib
+import itertools
 import json
 import math
 import os
+import queue
 import re
 import signal
 import socket
 import socketserver
+import ssl
 import sys
 import threading
 import time
@@ -65,7 +68,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TextIO, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TextIO
 from urllib.parse import parse_qs, unquote, urlsplit
 
 __all__ = [
@@ -113,14 +116,14 @@ class Config(NamedTuple):
 
 
 def _pair_of(number: type) -> Callable[[str], tuple[Any, ...]]:
-    def pair(text: str) -> tuple[Any, ...]:
+    def pair_of_numbers(text: str) -> tuple[Any, ...]:
         pending, in_progress = text.split(",")
         return number(pending), number(in_progress)
 
-    return pair
+    return pair_of_numbers
 
 
-def _json_value(text: str) -> Any:
+def fault_json(text: str) -> Any:
     return json.loads(text)
 
 
@@ -136,7 +139,7 @@ OPTIONS: dict[str, tuple[Any, str, str]] = {
     "polls": (_pair_of(int), "P,I", "how many polls show pending and in_progress before the end"),
     "seconds": (_pair_of(float), "P,I", "how long a job is pending and in_progress, instead of --polls"),
     "latency": (float, "S", "seconds to wait before each answer of the API"),
-    "fault": (_json_value, "JSON", 'fault to inject, repeatable: \'{"on":"poll","status":503,"times":2}\''),
+    "fault": (fault_json, "JSON", 'fault to inject, repeatable: \'{"on":"poll","status":503,"times":2}\''),
     "api_key": (str, "KEY", "the only valid API keys, repeatable (default: any)"),
     "webhook_secret": (str, "SECRET", "secret that signs webhooks (default: unsigned)"),
     "callback_url": (str, "URL", "where the webhooks of requests without callback_url go"),
@@ -148,17 +151,23 @@ OPTIONS: dict[str, tuple[Any, str, str]] = {
     "max_requests": (int, "N", "how many requests the journal keeps, 0 = none"),
 }
 REPEATABLE = frozenset({"fixtures", "fault", "api_key", "callback_host"})
-_SMALLEST = {"port": 0, "latency": 0, "max_body_mb": 0, "max_jobs": 1, "max_requests": 0}
+_BOUNDS = {
+    "port": (0, 65_535),
+    "latency": (0, 3_600),
+    "max_body_mb": (0, 10_000),
+    "max_jobs": (1, 10_000_000),
+    "max_requests": (0, 10_000_000),
+}
 
 
 def checked_config(config: Config) -> Config:
     """The settings with single values of repeatable ones in tuples; SetupError for what cannot be."""
-    for name, smallest in _SMALLEST.items():
-        if not smallest <= getattr(config, name) < math.inf:
-            raise SetupError(f"{name}: must be at least {smallest}, got {getattr(config, name)}")
+    for name, (smallest, largest) in _BOUNDS.items():
+        if not smallest <= getattr(config, name) <= largest:
+            raise SetupError(f"{name}: must be {smallest} to {largest}, got {getattr(config, name)}")
     for name in ("polls", "seconds"):
         pair = getattr(config, name)
-        if pair is not None and (len(pair) != 2 or not all(0 <= number < math.inf for number in pair)):
+        if pair is not None and (len(pair) != 2 or not all(0 <= number < 1e12 for number in pair)):
             raise SetupError(f"{name}: must be two numbers of at least 0, got {pair}")
     for name in ("public_url", "callback_url"):
         if getattr(config, name) and not is_url(getattr(config, name)):
@@ -268,7 +277,7 @@ def _js_type(value: Any) -> str:
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, (int, float)):
-        return "number" if isinstance(value, int) or math.isfinite(value) else "Infinity"
+        return "number"
     return "null" if value is None else {"str": "string", "list": "array"}.get(type(value).__name__, "object")
 
 
@@ -281,8 +290,6 @@ def _invalid_type(expected: str, value: Any, path: JsonPath) -> Issue:
     parts = {"expected": expected, "code": "invalid_type"}
     if expected == "int":
         parts = {"expected": expected, "format": "safeint", "code": "invalid_type"}
-    elif received == "Infinity":
-        parts["received"] = received
     return _issue(path, f"Invalid input: expected {expected}, received {received}", **parts)
 
 
@@ -409,15 +416,16 @@ def _url(value: Any, path: JsonPath) -> Iterator[Issue]:
 
 
 RESOLUTIONS = ("360p", "480p", "720p", "768p", "1080p", "1K", "2K", "4K")
+FRAME_TYPES = ("first_frame", "last_frame")
 ASPECT_RATIOS = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "9:21")
 _TRACE_KEYS = ("generation_name", "parent_span_id", "span_name", "trace_id", "trace_name")
 
 _OPTIONAL_FIELDS: dict[str, Check] = {
     "aspect_ratio": _one_of(*ASPECT_RATIOS),
-    "callback_url": _url,  # whether it must be HTTPS depends on the mock's callback hosts: check_callback_url
+    "callback_url": _url,  # that it is HTTPS depends on the mock's callback hosts: parse_video_request
     "creativity": _number(whole=True),
     "duration": _number(whole=True, minimum=1),
-    "frame_images": _array(_asset("image_url", frame_type=_one_of("first_frame", "last_frame"))),
+    "frame_images": _array(_asset("image_url", frame_type=_one_of(*FRAME_TYPES))),
     "generate_audio": _boolean,
     "input_references": _array(_reference),
     "previous_job_id": _string(pattern=r"gen-vid-\d+-[0-9A-Za-z]{20}"),
@@ -460,15 +468,21 @@ class VideoRequest(NamedTuple):
     body: dict[str, Any]  # as the client sent it, unknown keys included
 
 
-_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)  # linear, closed or not
 _MAX_JSON_DEPTH = 100
+_MOST_ISSUES = 100  # a large body can hold a million faults
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"{name} is no JSON number")
 
 
-_decode_json = json.JSONDecoder(parse_constant=_refuse_constant).decode
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse_constant(text)
+
+
+_decode_json = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant).decode
 _encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
@@ -498,13 +512,17 @@ def js_number(value: float) -> float:
     return int(value) if value == int(value) else value
 
 
-def parse_video_request(body: bytes) -> VideoRequest:
+def parse_video_request(body: bytes, callback_hosts: Sequence[str] = ("*",)) -> VideoRequest:
     """The submit that these bytes hold; SchemaError with one issue per fault.  Content-Type plays no part."""
     try:
         wanted = parse_json(body)
     except ValueError:
         raise SchemaError([_issue((), "Malformed JSON in request body", code="custom")]) from None
-    issues = list(REQUEST_SCHEMA(wanted, ()))
+    issues = list(itertools.islice(REQUEST_SCHEMA(wanted, ()), _MOST_ISSUES))
+    callback_url = wanted.get("callback_url") if isinstance(wanted, dict) else None
+    url = callback_url if isinstance(callback_url, str) and is_url(callback_url) else "https://"
+    if not url.startswith("https://") and not may_deliver(url, callback_hosts):
+        issues.append(_issue(("callback_url",), "callback_url must use HTTPS", code="custom"))
     if issues:
         raise SchemaError(issues)
     for name in ("duration", "seed", "creativity"):
@@ -687,8 +705,6 @@ def check_against_catalogue(wanted: VideoRequest, model: Model) -> None:
         if frame_type not in (model.supported_frame_images or ()):
             integration = f'the provider integration for model "{model.id}"'
             raise ApiError(400, f"{integration} does not support {frame_type} frame_images")
-    if "previous_job_id" in wanted.body:
-        raise ApiError(400, f"{model.canonical_slug} does not support previous_job_id")
 
 
 # fmt: off
@@ -1013,9 +1029,7 @@ def differences(
 
 def is_model(model_id: str, named: str) -> bool:
     """Whether the id is the named one, or its dated slug: veo-3.1 takes veo-3.1-20260320, not veo-3.1-fast."""
-    return model_id == named or (
-        model_id.startswith(f"{named}-") and model_id[len(named) + 1 :][:1].isdecimal()
-    )
+    return model_id == named or (model_id.startswith(f"{named}-") and model_id[len(named) + 1 :].isdecimal())
 
 
 def _body_differences(wanted: Any, got: Any, path: str) -> Iterator[Difference]:
@@ -1108,11 +1122,14 @@ def read_list(item: Reader) -> Reader:
     return read
 
 
-def _read_number(smallest: float, largest: float = math.inf, whole: bool = True) -> Reader:
+_LARGEST = 1e12  # nothing here is counted or timed beyond
+
+
+def _read_number(smallest: float, largest: float = _LARGEST, whole: bool = True) -> Reader:
     def read(value: Any, path: str) -> float:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not smallest <= value <= largest or (whole and value != int(value)):
-            upper = f" and at most {largest}" if largest < math.inf else ""
+            upper = f" and at most {largest:g}" if largest < _LARGEST else ""
             raise _expected(
                 f"{'a whole number' if whole else 'a number'} of at least {smallest}{upper}", value, path
             )
@@ -1169,7 +1186,7 @@ def _read_prompt(value: Any, path: str) -> tuple[str, str]:
         raise _complaint(path, "give exactly one of equals, contains, regex")
     try:
         re.compile(given.get("regex", ""))
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise _complaint(f"{path}.regex", f"not a regular expression: {error}") from None
     return next(iter(given.items()))
 
@@ -1239,7 +1256,7 @@ _FIXTURE_KEYS: Readers = {
     "match": lambda value, path: read_fields(value, path, _MATCH_KEYS),
     "times": _read_number(1),
     "lifecycle": _read_pace,
-    "response": lambda value, path: read_fields(value, path, _RESPONSE_KEYS),
+    "response": read_object,
     "faults": read_list(fault_from_json),
     "webhook": lambda value, path: Webhook(**read_fields(value, path, _WEBHOOK_KEYS)),
     **dict.fromkeys(_AIMOCK_INERT),
@@ -1253,9 +1270,14 @@ def fixture_from_json(value: Any, path: str, name: str, folder: Path | None) -> 
     """
     given = read_fields(value, path, _FIXTURE_KEYS, required=("match",))
     match, answer = given["match"], given.get("response", {"video": {}})
-    refuses = "error" in answer or ("status" in answer and "video" not in answer)
-    if match.get("endpoint", "video") != "video" or not (refuses or "video" in answer):
+    ours = "video" in answer or "error" in answer or not set(answer).intersection(_AIMOCK_OTHER_ENDPOINTS)
+    if not ours or match.get("endpoint", "video") != "video":
+        read_fields(answer, f"{path}.response", dict.fromkeys(_RESPONSE_KEYS))
         return None
+    answer = read_fields(answer, f"{path}.response", _RESPONSE_KEYS)
+    refuses = "error" in answer or ("status" in answer and "video" not in answer)
+    if not (refuses or "video" in answer):
+        raise _complaint(f"{path}.response", "give video, or status or error")
     if refuses and "userMessage" in match and "endpoint" not in match:
         return None  # aimock's rule: such an error is one of its chat endpoint
     if "prompt" in match and "userMessage" in match:
@@ -1304,7 +1326,7 @@ def _read_plan(value: Any, path: str, folder: Path | None) -> Plan:
         if folder is None:
             raise _complaint(f"{path}.file", 'not here, it would be read from the server\'s disk; use "b64"')
         clip = file = folder / given["file"]
-        if not file.is_file() or not os.access(file, os.R_OK):
+        if not os.path.isfile(file) or not os.access(file, os.R_OK):
             raise _complaint(f"{path}.file", f"no such file, or not readable: {file}")
     return Plan(
         status,
@@ -1337,7 +1359,7 @@ _MODEL_KEYS: Readers = {
     "supported_aspect_ratios": _or_null(read_list(_ratio)),
     "supported_sizes": _texts,
     "supported_durations": _or_null(read_list(_read_number(1))),
-    "supported_frame_images": _or_null(read_list(_read_choice("first_frame", "last_frame"))),
+    "supported_frame_images": _or_null(read_list(_read_choice(*FRAME_TYPES))),
     "upscale_factor": _or_null(
         lambda v, p: read_fields(v, p, {"min": _amount, "max": _amount}, ("min", "max"))
     ),
@@ -1352,13 +1374,16 @@ _MODEL_KEYS: Readers = {
 
 
 def model_from_json(value: Any, path: str) -> Model:
-    """Reader of a model: its 17 keys, of which only id must be there, and `_defaults`."""
+    """Reader of a model: its 17 keys, of which only id must be there, and `_defaults`.
+
+    What is left out is not checked; on the wire it is null, but frame images, where null would mean none.
+    """
     given = read_fields(value, path, _MODEL_KEYS, required=("id",))
     for sku, amount in (given.get("pricing_skus") or {}).items():
         if not isinstance(amount, str) or not re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", amount):
             raise _expected('a price in a string, such as "0.05"', amount, f"{path}.pricing_skus.{sku}")
     plain = {"canonical_slug": given["id"], "name": given["id"], "defaults": given.pop("_defaults", {})}
-    return Model(**(plain | given))
+    return Model(**(plain | {"supported_frame_images": FRAME_TYPES} | given))
 
 
 class Loaded(NamedTuple):
@@ -1367,7 +1392,7 @@ class Loaded(NamedTuple):
     fixtures: tuple[Fixture, ...]
     models: tuple[Model, ...]
     enforced: bool  # whether a models list was given: then it is the catalogue
-    implicit: bool  # whether no file was loaded: then every submit succeeds
+    implicit: bool  # whether no fixture was given: then every submit succeeds
     notes: tuple[str, ...]  # for the log
     stamps: dict[Path, tuple[int, int]]  # watched files and folders: modification time, size
 
@@ -1387,12 +1412,12 @@ def load_fixtures(sources: Sequence[Any]) -> Loaded:
     entries: list[tuple[str, str, Any, Path]] = []  # path for complaints, name, fixture, folder
     models: dict[str, Model] = {}
     stamps: dict[Path, tuple[int, int]] = {}
-    enforced = loaded = False
+    enforced = False
 
     def take_document(place: str, name: str, document: Any, folder: Path) -> None:
-        nonlocal enforced, loaded
+        nonlocal enforced
         parts = read_fields(document, place, _DOCUMENT_KEYS)
-        enforced, loaded = enforced or "models" in parts, True
+        enforced = enforced or "models" in parts
         for model in parts.get("models", ()):
             models.setdefault(model.id, model)
         for index, entry in enumerate(parts.get("fixtures", ())):
@@ -1401,7 +1426,7 @@ def load_fixtures(sources: Sequence[Any]) -> Loaded:
     for position, source in enumerate(sources):
         if source is None:
             beside = Path(__file__).with_name("fixtures.json")
-            source = beside if beside.is_file() else None
+            source = beside if beside.exists() else None
         if isinstance(source, (str, Path)):
             for path in _fixture_files(Path(source), stamps):
                 stamps[path] = _stamp(path)
@@ -1425,15 +1450,18 @@ def load_fixtures(sources: Sequence[Any]) -> Loaded:
     if not enforced:
         listed = [model_from_json(model, "built-in") for model in BUILT_IN_MODELS]
     listed.sort(key=lambda model: -model.created)
-    return Loaded(tuple(fixtures), tuple(listed), enforced, not (loaded or entries), tuple(notes), stamps)
+    return Loaded(tuple(fixtures), tuple(listed), enforced, not entries, tuple(notes), stamps)
 
 
 def _fixture_files(path: Path, stamps: dict[Path, tuple[int, int]]) -> Iterator[Path]:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # which, unlike Path's, answers for every path
         yield path
         return
     stamps[path] = _stamp(path)
-    entries = sorted(path.iterdir())
+    try:
+        entries = sorted(path.iterdir())
+    except OSError as error:
+        raise SetupError(f"{path}: cannot be read: {error.strerror}") from None
     yield from (entry for entry in entries if entry.is_file() and entry.suffix == ".json")
     for entry in entries:
         if entry.is_dir():
@@ -1589,12 +1617,9 @@ class Entry(NamedTuple):
     ms: float
 
 
-_T = TypeVar("_T")
 _MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run for weeks
 _MAX_DELIVERIES = 1_000
-_SUCCESS = Fixture(
-    "", Match(), None, Plan(), None, (), {"match": {}}
-)  # takes every submit if no file was loaded
+_SUCCESS = Fixture("", Match(), None, Plan(), None, (), {"match": {}})  # takes all if no file was loaded
 
 
 class Store:
@@ -1610,7 +1635,7 @@ class Store:
         self._lock = threading.Lock()  # guards every field below
         self._written = threading.Condition(self._lock)  # a request or a delivery was written down
         self._due_changed = threading.Condition(self._lock)  # there may be something to deliver
-        self._waiting = 0  # threads in _wait_for
+        self._waiting = 0  # threads in _wait_written
         self._closed = False
         self._numbers = 0
         self._in_flight: dict[str, int] = {}  # by receiver: webhook attempts under way; they outlive a reset
@@ -1629,8 +1654,9 @@ class Store:
         self._added: list[Fixture] = []
         self._faults = [(self._number(), fault, source) for fault, source in self._start_faults]
         self._ends: list[tuple[float, str]] = []  # heap of (end, job id)
-        self._unannounced: dict[str, Job] = {}  # jobs whose end a webhook will tell
+        self._unannounced: OrderedDict[str, Job] = OrderedDict()  # jobs whose end a webhook will tell
         self._deliveries: OrderedDict[int, Delivery] = OrderedDict()
+        self._done: deque[int] = deque()  # numbers of those that are over, in the order in which they ended
         self._outbox: dict[str, list[tuple[float, int]]] = {}  # by receiver: heap of (due, delivery number)
         self._install(self.loaded)
 
@@ -1720,33 +1746,32 @@ class Store:
         with self._lock:
             return [(fixture, self._hits.get(fixture.number, 0)) for fixture in self._listed()]
 
-    def find_model(self, model_id: str) -> Model | None:
-        """The model of this id, canonical or dated slug; None for what production would not know either.
+    def listed_model(self, model_id: str) -> Model | None:
+        """The model of this id, canonical slug, or id with a date."""
+        return self._models.get(model_id) or self._models.get(_undated(model_id))
 
-        Where no catalogue is enforced every name is a model, and so is one that a fixture matches.
-        """
-        found = self._models.get(model_id)
-        if found is None:
-            found = next((model for model in self.loaded.models if is_model(model_id, model.id)), None)
-        if found is not None or not model_id:
-            return found
-        named = (fixture.match.model for fixture in self._fixtures)
-        if self.loaded.enforced and not any(is_model(model_id, name) for name in named if name):
+    def find_model(self, model_id: str) -> Model | None:
+        """The listed model; else, where no catalogue is enforced or a fixture names it, one that takes everything."""
+        listed = self.listed_model(model_id)
+        if listed is not None or not 0 < len(model_id) <= 256:
+            return listed
+        named = {fixture.match.model for fixture in self._fixtures}
+        if self.loaded.enforced and not named & {model_id, _undated(model_id)}:
             return None
-        return Model(model_id, model_id, name=model_id)
+        return Model(model_id, model_id, name=model_id, supported_frame_images=FRAME_TYPES)
 
     def choose(
-        self, wanted: VideoRequest, context: str | None, scope: str
+        self, wanted: VideoRequest, context: str | None, scope: str, epoch: int
     ) -> tuple[Fixture | None, Fault | None, list[dict[str, Any]]]:
         """The first fixture that takes this submit, the fault that hits it, and the near-misses if none does.
 
-        Counted as a match unless the fault keeps the work from being done.
+        Counted as a match unless the fault keeps the work from being done, or a reset came since the request did.
         """
         with self._lock:
-            fault = self._draw_server_fault("submit", scope)
+            counts = self._scope_counts(scope, epoch)
+            fault = self._draw_server_fault("submit", counts)
             if fault is not None and fault.prevents:
                 return None, fault, []
-            counts = self._scope_counts(scope)
             for fixture in self._fixtures:
                 if not prompt_holds(fixture.match.prompt, wanted.prompt):
                     continue  # most fail on this, and `differences` costs a generator
@@ -1776,8 +1801,8 @@ class Store:
         closest = sorted(misses, key=lambda miss: closeness(*miss))[:3]
         return [near_miss_to_wire(*miss) for miss in closest]
 
-    def _scope_counts(self, scope: str) -> dict[Any, int]:  # self._lock is held
-        counts = self._counts.get(scope)
+    def _scope_counts(self, scope: str, epoch: int) -> dict[Any, int]:  # self._lock is held
+        counts = self._counts.get(scope) if epoch == self.epoch else {}
         if counts is None:
             counts = self._counts[scope] = {}
             if len(self._counts) > _MAX_SCOPES:
@@ -1801,7 +1826,9 @@ class Store:
         with self._lock:
             self._faults = []
 
-    def draw_fault(self, on: str, scope: Callable[[], str], job_id: str | None = None) -> Fault | None:
+    def draw_fault(
+        self, on: str, scope: Callable[[], str], epoch: int, job_id: str | None = None
+    ) -> Fault | None:
         """The fault that hits this request: one of the server's, else one of the job's own; none if it is unknown."""
         job = (self._jobs.get(job_id) or self._unannounced.get(job_id)) if job_id else None
         own = job.plan.faults if job else ()
@@ -1809,7 +1836,7 @@ class Store:
             return None  # reading without the lock is safe enough to say that nobody ordered a fault
         with self._lock:
             job = (self._jobs.get(job_id) or self._unannounced.get(job_id)) if job_id else None
-            fault = self._draw_server_fault(on, scope())
+            fault = self._draw_server_fault(on, self._scope_counts(scope(), epoch))
             if fault is None and job and own:
                 counts = list(job.fault_counts or [0] * len(own))
                 for index, candidate in enumerate(own):
@@ -1819,9 +1846,9 @@ class Store:
                 self._put(job._replace(fault_counts=tuple(counts)))
             return fault
 
-    def _draw_server_fault(self, on: str, scope: str) -> Fault | None:  # self._lock is held
+    def _draw_server_fault(self, on: str, counts: dict[Any, int]) -> Fault | None:  # self._lock is held
         for number, fault, _ in self._faults:
-            if fault.on == on and self._draw((fault,), self._scope_counts(scope), number):
+            if fault.on == on and self._draw((fault,), counts, number):
                 self._hits[number] = self._hits.get(number, 0) + 1
                 return fault
         return None
@@ -1857,6 +1884,9 @@ class Store:
                 _, oldest = self._jobs.popitem(last=False)
                 if status_at(oldest, now) is Status.COMPLETED:
                     self._spent[oldest.key] = self._spent.get(oldest.key, 0) + oldest.cost
+                if len(self._spent) > _MAX_SCOPES:  # of so many keys only the sum is remembered
+                    forgotten = self._spent.pop(next(iter(self._spent)))
+                    self._spent[""] = self._spent.get("", 0) + forgotten
             if job.callback_url and ends_at is not None:
                 self._announce_end(job)
             return job
@@ -1870,6 +1900,8 @@ class Store:
     def _announce_end(self, job: Job) -> None:  # self._lock is held
         assert job.ends_at is not None
         self._unannounced[job.id] = job
+        if len(self._unannounced) > max(self.config.max_jobs, _MAX_SCOPES):
+            self._unannounced.popitem(last=False)
         heapq.heappush(self._ends, (job.ends_at, job.id))
         self._due_changed.notify_all()
 
@@ -1940,9 +1972,18 @@ class Store:
 
     def requests(self, wanted: Callable[[Entry], bool], count: int = 1, wait: float = 0) -> list[Entry]:
         """Wanted entries, oldest first; blocks up to `wait` real seconds for `count` of them."""
+        end, found, epoch, checked = time.monotonic() + wait, 0, -1, 0
         with self._lock:
-            self._wait_for(lambda: sum(map(wanted, self._journal)) >= count, wait)
-            return [entry for entry in self._journal if wanted(entry)]
+            while True:
+                if epoch != self.epoch:
+                    epoch, found, checked = self.epoch, 0, 0
+                for entry in reversed(self._journal):  # only what is new: many may be waiting
+                    if entry.seq <= checked:
+                        break
+                    found += wanted(entry)
+                checked = self._seq
+                if found >= count or not self._wait_written(end):
+                    return [entry for entry in self._journal if wanted(entry)]
 
     def webhooks(self, job_id: str | None, count: int = 1, wait: float = 0) -> list[Delivery]:
         """Deliveries, oldest first; blocks up to `wait` real seconds until `count` of them are done."""
@@ -1950,15 +1991,21 @@ class Store:
         def of_job() -> list[Delivery]:
             return [delivery for delivery in self._deliveries.values() if job_id in (None, delivery.job.id)]
 
+        end = time.monotonic() + wait
         with self._lock:
-            self._wait_for(lambda: sum(d.state != "pending" for d in of_job()) >= count, wait)
+            while sum(d.state != "pending" for d in of_job()) < count and self._wait_written(end):
+                pass
             return of_job()
 
-    def _wait_for(self, holds: Callable[[], bool], wait: float) -> None:  # self._lock is held
-        if wait:
-            self._waiting += 1
-            self._written.wait_for(lambda: self._closed or holds(), wait)
-            self._waiting -= 1
+    def _wait_written(self, end: float) -> bool:  # self._lock is held
+        """Wait for news, but not beyond this time; False if that has come, or the mock stops."""
+        rest = end - time.monotonic()
+        if rest <= 0 or self._closed:
+            return False
+        self._waiting += 1
+        self._written.wait(rest)
+        self._waiting -= 1
+        return True
 
     # ---- Deliveries
 
@@ -1980,22 +2027,24 @@ class Store:
                     self._in_flight[receiver] = self._in_flight.get(receiver, 0) + 1
                     return self._deliveries[number]
                 due = min(due, self._ends[0][0] if self._ends else math.inf)
-                self._due_changed.wait(None if due == math.inf else due - now)
+                self._due_changed.wait(min(due - now, 3600))
             return None
 
     def _free_receivers(self) -> Iterator[tuple[float, str]]:  # self._lock is held
-        if sum(self._in_flight.values()) < MAX_IN_FLIGHT:
-            for receiver, heap in self._outbox.items():
-                if self._in_flight.get(receiver, 0) < MAX_IN_FLIGHT // 2:  # a dead one leaves room for others
-                    yield heap[0][0], receiver
+        total = sum(self._in_flight.values())
+        for receiver, heap in self._outbox.items() if total < MAX_IN_FLIGHT else ():
+            mine = self._in_flight.get(receiver, 0)
+            if not mine or (mine < 2 and total < MAX_IN_FLIGHT // 2):  # dead ones leave room for others
+                yield heap[0][0], receiver
 
     def _add_delivery(self, delivery: Delivery) -> None:  # self._lock is held
         self._deliveries[delivery.number] = delivery
         if delivery.state == "pending":
             self._schedule(delivery)
-        if len(self._deliveries) > _MAX_DELIVERIES:
-            done = (number for number, kept in self._deliveries.items() if kept.state != "pending")
-            self._deliveries.pop(next(done, 0), None)
+        else:
+            self._done.append(delivery.number)
+        if len(self._done) > _MAX_DELIVERIES:
+            self._deliveries.pop(self._done.popleft(), None)
         self._written.notify_all()
 
     def _schedule(self, delivery: Delivery) -> None:  # self._lock is held
@@ -2008,11 +2057,12 @@ class Store:
             if not self._in_flight[delivery.receiver]:
                 del self._in_flight[delivery.receiver]
             if delivery.number in self._deliveries:  # a reset forgets it
-                self._deliveries[delivery.number] = delivery
-                if delivery.state == "pending":
-                    self._schedule(delivery)
+                self._add_delivery(delivery)
             self._due_changed.notify_all()
-            self._written.notify_all()
+
+
+def _undated(model_id: str) -> str:
+    return model_id[:-9] if re.fullmatch("-[0-9]{8}", model_id[-9:]) else model_id
 
 
 def _shortened_body(body: bytes) -> bytes:
@@ -2475,7 +2525,7 @@ def clip_of(job: Job, index: int) -> bytes | Path:
 
 BACKOFF = (1.0, 2.0, 4.0, 8.0)  # seconds on the mock's clock between the attempts of a delivery
 WEBHOOK_TIMEOUT_SECONDS = 10.0  # real ones, for a whole attempt
-MAX_IN_FLIGHT = 8  # attempts at once; half as many to one receiver
+MAX_IN_FLIGHT = 8  # attempts at once, two to one receiver and one once half are taken
 
 
 class Delivery(NamedTuple):
@@ -2542,12 +2592,6 @@ def may_deliver(url: str, callback_hosts: Sequence[str]) -> bool:
     if host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host):
         return True
     return "*" in callback_hosts or host in {name.lower() for name in callback_hosts}
-
-
-def check_callback_url(url: str, callback_hosts: Sequence[str]) -> None:
-    """Refuse plain http, as production does, but to the hosts that this mock may deliver to."""
-    if not url.startswith("https://") and not may_deliver(url, callback_hosts):
-        raise SchemaError([_issue(("callback_url",), "callback_url must use HTTPS", code="custom")])
 
 
 def deliveries_of(job: Job, config: Config) -> list[Delivery]:
@@ -2618,7 +2662,7 @@ class Courier:
     def _attempt(self, delivery: Delivery) -> None:
         store, fault = self._store, delivery.held
         if fault is None:
-            fault = store.draw_fault("webhook", lambda: delivery.job.scope, delivery.job.id)
+            fault = store.draw_fault("webhook", lambda: delivery.job.scope, store.epoch, delivery.job.id)
             if fault is not None and fault.delay:
                 store.attempted(delivery._replace(held=fault, due_at=store.now() + fault.delay))
                 return
@@ -2644,29 +2688,48 @@ class Courier:
     def _send(self, url: str, body: bytes, headers: dict[str, str]) -> int:
         """POST, and the status of the answer, within WEBHOOK_TIMEOUT_SECONDS however slowly it comes."""
         parts = urlsplit(url)
+        secure, host = parts.scheme == "https", parts.hostname or ""
+        port = parts.port or (443 if secure else 80)
         deadline = time.monotonic() + WEBHOOK_TIMEOUT_SECONDS
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=WEBHOOK_TIMEOUT_SECONDS)
+        sock = socket.create_connection((host, port), WEBHOOK_TIMEOUT_SECONDS)
+        if secure:
+            context = ssl.create_default_context()
+            sock = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+        self._sockets.add(sock)
         try:
-            connection.connect()
-            sock = connection.sock
-            self._sockets.add(sock)
+            if self._stopped:
+                raise ConnectionError("the mock stops")
+            if isinstance(sock, ssl.SSLSocket):
+                sock.do_handshake()
+            connection = http.client.HTTPConnection(host, port)
+            connection.sock = sock
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            connection.request("POST", path, body, headers)
-            answer = b""
-            while b"\n" not in answer and len(answer) < 1000:
-                sock.settimeout(max(0.001, deadline - time.monotonic()))
-                part = sock.recv(1000)
-                if not part:
-                    raise ConnectionError("closed without an answer")
-                answer += part
-            match = re.match(rb"HTTP/1\.[01] (\d{3})", answer)
-            if not match:
-                raise ValueError("no HTTP answer")
-            return int(match[1])
+            connection.request("POST", path, body, {**headers, "Connection": "close"})
+            return self._read_status(sock, deadline)
         finally:
-            self._sockets.discard(connection.sock)
-            connection.close()
+            self._sockets.discard(sock)
+            sock.close()
+
+    @staticmethod
+    def _read_status(sock: socket.socket, deadline: float) -> int:
+        answer = b""
+        while not (
+            match := re.match(
+                rb"(?:HTTP/1\.[01] 1.*?\r?\n\r?\n)*HTTP/1\.[01] ([2-9]\d\d).*\n", answer, re.DOTALL
+            )
+        ):
+            if len(answer) > 65536 or (b"\n" in answer and not answer.startswith(b"HTTP/1.")):
+                raise ValueError("no HTTP answer")
+            sock.settimeout(max(0.001, deadline - time.monotonic()))
+            part = sock.recv(65536)
+            if not part:
+                raise ConnectionError("closed without an answer")
+            answer += part
+        with contextlib.suppress(OSError):  # let the receiver finish its answer: it may be slower than this
+            sock.settimeout(0.2)
+            while sock.recv(65536) and time.monotonic() < deadline:
+                pass
+        return int(match[1])
 
     def stop(self) -> None:
         """End what is under way; the store has been closed before."""
@@ -2700,9 +2763,14 @@ class Request(NamedTuple):
     note: Note
 
     @property
+    def url(self) -> str:
+        """Path and query."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+    @property
     def parameters(self) -> dict[str, str]:
         """The query, decoded; the last of several values."""
-        parsed = parse_qs(self.query, keep_blank_values=True, max_num_fields=100)
+        parsed = parse_qs(self.query, keep_blank_values=True)
         return {name: values[-1] for name, values in parsed.items()}
 
 
@@ -2848,7 +2916,7 @@ def fault_error(fault: Fault, wanted: VideoRequest | None = None, model: Model |
         metadata = {**flagged, "provider_name": model.provider, "model_slug": model.id}
     if fault.retry_after is not None or status == 429:
         seconds = js_number(1 if fault.retry_after is None else fault.retry_after)
-        headers = (("Retry-After", str(seconds)),)
+        headers = (("Retry-After", str(math.ceil(seconds))),)
         if status == 429:
             reset_ms = int((time.time() + seconds) * 1000)
             limit = (("X-RateLimit-Limit", "20"), ("X-RateLimit-Remaining", "0"))
@@ -2870,27 +2938,30 @@ def with_fault(
         raise fault_error(fault)
     if fault.malformed:
         return Response(200, b'{"id": "gen-vid-', _API_JSON)
-    response = work()
+    try:
+        response = work()
+    except ApiError as error:
+        response = error_response(error)
     return _DROPPED if fault.lost else response._replace(truncate=fault.truncate)
 
 
 def create_video(mock: VideoMock, request: Request) -> Response:
     """Accept a generation request; answer at once with the job to poll."""
     key = require_key(mock, request)
-    wanted = parse_video_request(request.body)
-    if wanted.callback_url:
-        check_callback_url(wanted.callback_url, mock.config.callback_host)
+    wanted = parse_video_request(request.body, mock.config.callback_host)
     mock.reload_fixtures()
     model = mock.store.find_model(wanted.model)
     if model is None:
-        raise ApiError(400, f"{wanted.model} is not a valid model ID")
+        raise ApiError(400, f"{shorten(wanted.model)} is not a valid model ID")
     check_references(wanted.body)
     if mock.store.loaded.enforced:
         check_against_catalogue(wanted, model)
+    if "previous_job_id" in wanted.body and model in mock.store.loaded.models:
+        raise ApiError(400, f"{model.canonical_slug} does not support previous_job_id")
     check_prompt(wanted, model)
 
     context, scope = request.headers.get("x-aimock-context"), scope_of(request)
-    fixture, fault, misses = mock.store.choose(wanted, context, scope)
+    fixture, fault, misses = mock.store.choose(wanted, context, scope, request.note.epoch)
     request.note.fixture = fixture.name or None if fixture else None
 
     def submit() -> Response:
@@ -3112,8 +3183,8 @@ def refuse_chat(mock: VideoMock, request: Request) -> Response:
         model = parse_json(request.body)["model"]
     except (ValueError, TypeError, LookupError):
         model = None
-    if not isinstance(model, str) or mock.store.find_model(model) is None:
-        raise ApiError(400, f"{model} is not a valid model ID" if model else "No models provided")
+    if not isinstance(model, str) or mock.store.listed_model(model) is None:
+        raise ApiError(400, f"{shorten(model)} is not a valid model ID" if model else "No models provided")
     words = "is a video generation model and cannot be used with the chat/completions endpoint"
     raise ApiError(400, f"`{model}` {words}. Use the `/api/v1/videos` endpoint instead.")
 
@@ -3158,7 +3229,7 @@ def check_control_access(mock: VideoMock, request: Request) -> None:
             403, f"The control API does not answer to the name {name}; start with --host or --public-url"
         )
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and origin.lower().partition("://")[2] != host.lower():
         raise ApiError(403, f"The control API is closed to pages of {origin}")
 
 
@@ -3183,7 +3254,7 @@ def _from_query(reader: Reader) -> Reader:
 
 
 _WAIT_KEYS: Readers = {
-    "wait": _from_query(_read_number(0, 600, whole=False)),
+    "wait": _from_query(_read_number(0, 60, whole=False)),
     "count": _from_query(_read_number(1)),
     "limit": _from_query(_read_number(1)),
     "testId": None,
@@ -3279,7 +3350,10 @@ _TIME_KEYS: Readers = {"advance": _read_number(0, 1e9, whole=False)}
 def control_advance(mock: VideoMock, request: Request) -> Response:
     """Move the clock forward: {"advance": 45}, in seconds."""
     given = read_fields(control_body(request), "body", _TIME_KEYS, required=("advance",))
-    return control_response({"now": round(mock.advance(given["advance"]), 3)})
+    try:
+        return control_response({"now": round(mock.advance(given["advance"]), 3)})
+    except ValueError as error:
+        raise SetupError(f"body.advance: {error}") from None
 
 
 def control_webhooks(mock: VideoMock, request: Request) -> Response:
@@ -3330,195 +3404,195 @@ STATUS_PAGE = r"""<!doctype html>
 <link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'
 %3E%3Cpath fill='%236d5df6' d='M1 0l6 4-6 4z'/%3E%3C/svg%3E">
 <style nonce="{{nonce}}">
-:root{color-scheme:light dark;--bg:light-dark(#f5f5f8,#131318);
---card:light-dark(#fff,#1d1d25);--ink:light-dark(#1b1b22,#ececf2);
---soft:light-dark(#63636f,#9c9cab);
---line:light-dark(#dfdfe7,#33333f);--accent:light-dark(#5546d8,#9d92ff);
---good:light-dark(#14793f,#5fd38d);--bad:light-dark(#b42323,#ff8080);--wait:light-dark(#8a5a00,#eeb64f)}
-*{box-sizing:border-box}
-body{margin:0;background:var(--bg);color:var(--ink);font:14px/1.45 system-ui,sans-serif}
-code,pre,.mono{font:12.5px/1.5 ui-monospace,Menlo,Consolas,monospace}
-header{display:flex;flex-wrap:wrap;gap:8px 20px;align-items:center;padding:10px 20px;background:var(--card);
-border-bottom:1px solid var(--line);position:sticky;top:0;z-index:1}
-h1{font-size:16px;margin:0}h1 small{font-weight:400;color:var(--soft)}h2{font-size:14px;margin:0 0 8px}
-main{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1fr);
-gap:20px;padding:16px 20px;max-width:1500px;margin:auto}
-button{font:inherit;font-size:13px;padding:2px 10px;border:1px solid var(--line);
-border-radius:6px;background:var(--bg);color:var(--ink);cursor:pointer}
-button:hover{border-color:var(--accent)}button:focus-visible,summary:focus-visible{outline:2px solid var(--accent)}
-.group{display:flex;flex-wrap:wrap;gap:6px;align-items:center}.push{margin-left:auto}.soft{color:var(--soft)}
-.card{background:var(--card);border:1px solid var(--line);border-radius:8px;margin-bottom:8px;overflow:hidden}
-summary{display:flex;gap:10px;align-items:center;padding:7px 12px;cursor:pointer;list-style:none;min-width:0}
-summary::-webkit-details-marker{display:none}
-summary .text{flex:1;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-.more{padding:4px 12px 12px;border-top:1px solid var(--line);display:grid;gap:8px}
-.tag{flex:none;font-size:12px;padding:0 8px;border-radius:99px;border:1px solid currentColor;color:var(--wait)}
-.completed,.s2{color:var(--good)}.failed,.cancelled,.expired,.s4,.s5,.s0{color:var(--bad)}
-pre{margin:0;padding:8px 10px;background:var(--bg);border-radius:6px;
-overflow:auto;max-height:320px;white-space:pre-wrap;overflow-wrap:anywhere}
-.copy{position:relative}.copy button{position:absolute;right:4px;top:4px}
-video{width:100%;max-height:320px;background:#000;border-radius:6px}
-table{border-collapse:collapse;width:100%}
-td{padding:3px 10px 3px 0;vertical-align:top;border-top:1px solid var(--line);overflow-wrap:anywhere}
-td:first-child{white-space:nowrap}
-footer{padding:0 20px 30px;max-width:1500px;margin:auto}
-@media(max-width:820px){main{grid-template-columns:minmax(0,1fr);padding:12px}
-header{padding:8px 12px;position:static}footer{padding:0 12px 30px}.push{margin-left:0}}
+:root{color-scheme:light dark;--bg:light-dark(#f4f4f8,#121217);--card:light-dark(#fff,#1b1b23);
+--ink:light-dark(#1b1b22,#ececf2);--soft:light-dark(#5f5f6c,#a0a0af);--line:light-dark(#e0e0e9,#2f2f3b);
+--accent:light-dark(#5546d8,#9d92ff);--good:light-dark(#14793f,#5fd38d);--bad:light-dark(#b42323,#ff8585);
+--wait:light-dark(#8a5a00,#eeb64f);--busy:light-dark(#1f5fc4,#7fb2ff);--c:var(--soft);scroll-padding-top:70px}
+.pending,.expired,.s3{--c:var(--wait)}.in_progress{--c:var(--busy)}.completed,.delivered,.s2{--c:var(--good)}
+.failed,.refused,.s4,.s5,.s0{--c:var(--bad)}.cancelled{--c:var(--soft)}*{box-sizing:border-box}body{margin:0;
+background:var(--bg);color:var(--ink);font:14px/1.45 system-ui,sans-serif}code,pre,dd,.mono{
+font:12.5px/1.5 ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere}header,.row{display:flex;flex-wrap:wrap;
+gap:6px 8px;align-items:center}header{gap:8px 24px;padding:10px 20px;background:var(--card);
+border-bottom:1px solid var(--line);position:sticky;top:0;z-index:1}h1{font-size:16px;margin:0}h1::before{content:"";
+display:inline-block;width:9px;height:9px;margin-right:8px;border-radius:9px;background:var(--good)}
+.offline h1::before{background:var(--bad)}.offline main{opacity:.5}h1 small,.soft{font-weight:400;color:var(--soft)}
+h2{font-size:15px;margin:0 4px 0 0}h3{font-size:12px;margin:4px 0 -6px;color:var(--soft)}
+.error,h3.failed,h3.refused,h3.delivered{color:var(--c)}main{display:grid;
+grid-template-columns:repeat(2,minmax(0,1fr));gap:20px}main,footer,#faults:not(:empty){padding:14px 20px 0;
+max-width:1500px;margin:auto}section>.row{min-height:24px;margin-bottom:8px}button{font:inherit;font-size:13px;
+padding:2px 10px;border:1px solid var(--line);border-radius:6px;background:var(--bg);color:var(--ink);cursor:pointer}
+button:hover{border-color:var(--accent)}:focus-visible{outline:2px solid var(--accent);outline-offset:-2px}.push{
+margin-left:auto}#trouble{color:var(--bad)}#trouble:empty{position:absolute}.card{background:var(--card);
+border:1px solid var(--line);box-shadow:inset 3px 0 var(--c);margin-top:-1px}.card:first-child{
+border-radius:8px 8px 0 0}.card:last-child{border-radius:0 0 8px 8px}.card:only-child,.card[open]{border-radius:8px}
+.card[open]{margin:6px 0;box-shadow:inset 3px 0 var(--c),0 2px 10px #0002}summary{display:grid;
+grid-template-columns:auto minmax(0,1fr) auto 8px;gap:1px 10px;align-items:center;padding:6px 12px;cursor:pointer;
+list-style:none}summary::after{content:"›";color:var(--soft);grid-area:1/4}[open]>summary::after{rotate:90deg}
+summary::-webkit-details-marker{display:none}summary:hover{background:color-mix(in srgb,var(--accent) 5%,#0000)}
+.text,.sub,.right{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}.text{font-weight:500}.mono{
+font-weight:400}.sub,.right{font-size:12.5px;color:var(--soft)}.sub{grid-area:2/2/3/4}.right{max-width:240px}
+.tag,.pill{font-size:12px;padding:1px 8px;border-radius:99px;color:var(--c);text-align:center;white-space:nowrap;
+background:color-mix(in srgb,var(--c) 13%,#0000)}#jobs .tag{min-width:90px}#requests .tag{min-width:58px}
+.tag.in_progress{animation:breathe 1.6s ease-in-out infinite alternate}@keyframes breathe{to{opacity:.6}}.more{
+padding:10px 12px 12px;display:grid;gap:10px;grid-template-columns:minmax(0,1fr)}[open]>.more{
+border-top:1px solid var(--line)}.more:empty{display:none}dl{display:grid;grid-template-columns:auto minmax(0,1fr);
+gap:2px 14px;margin:0}dt{color:var(--soft)}dd{margin:0}pre{margin:0;padding:8px 10px;background:var(--bg);
+border-radius:6px;overflow:auto;max-height:320px;white-space:pre-wrap}.copy{display:flex;gap:6px;align-items:start}
+.copy pre{flex:1}.clips{display:grid;grid-template-columns:repeat(auto-fit,minmax(230px,1fr));gap:8px}video{
+width:100%;aspect-ratio:16/9;max-height:340px;background:#000;border-radius:6px}table{border-collapse:collapse;
+width:100%}footer{padding-bottom:30px}footer summary{display:block;padding:7px 0}footer summary::after{
+margin-left:6px;display:inline-block}footer h2{display:inline}td{padding:4px 12px 4px 0;vertical-align:top;
+border-top:1px solid var(--line);overflow-wrap:anywhere}@media(max-width:820px){main{
+grid-template-columns:minmax(0,1fr)}main,footer,#faults:not(:empty){padding:12px 12px 0}header{padding:10px 12px;
+position:static}.push{margin-left:0}button{padding:5px 10px}.right{max-width:110px}#clock{width:100%}#jobs .tag{
+min-width:0}.sub{grid-area:2/1/3/4}td{display:inline-block;border:0;padding:0 8px 0 0}td:last-child{display:block;
+padding-bottom:8px}}@media(prefers-reduced-motion){.tag.in_progress{animation:none}}
 </style></head><body>
-<header><h1>openrouter_video_mock <small>{{version}}</small></h1>
-<span class="group"><code id="base"></code><button id="copy-base">copy</button></span>
-<span class="group push"><span class="soft">clock</span> <code id="clock">…</code>
-<button data-advance="10">+10 s</button><button data-advance="60">+1 min</button>
-<button data-advance="3600">+1 h</button><button data-advance="86400">+1 day</button></span>
-<button id="reset">reset</button><span id="trouble" class="failed" role="status"></span></header>
-<main><section><h2>Jobs <span class="soft" id="job-count"></span></h2><div id="jobs"></div></section>
-<section><h2>Requests <span class="soft" id="request-count"></span></h2><div id="requests"></div></section></main>
+<header><h1>openrouter_video_mock <small>{{version}}</small></h1><span class="row"><code id="base"></code></span>
+<span class="row push" id="steps"><code id="clock">…</code></span>
+<span id="trouble" role="status"></span></header><div id="faults" class="row"></div>
+<main><section><div class="row"><h2>Jobs <span class="soft" id="job-count"></span></h2>
+<span class="row" id="job-pills"></span></div><div id="jobs"></div></section>
+<section><div class="row"><h2>Requests <span class="soft" id="request-count"></span></h2>
+<span class="row" id="request-pills"></span></div><div id="requests"></div></section></main>
 <footer><details><summary><h2>Routes</h2></summary><table>{{routes}}</table></details></footer>
 <script nonce="{{nonce}}">
 "use strict";
 const SHOWN = 100, ENDINGS = ["completed", "failed", "cancelled", "expired"];
-const base = location.origin + "/api/v1";
-const $ = id => document.getElementById(id);
+const base = location.origin + "/api/v1", $ = id => document.getElementById(id);
 // Everything that a request brought reaches the page as text, never as markup.
-function el(tag, props = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(props)) {
-    if (name === "onclick") node.addEventListener("click", value);
-    else if (name in node && name !== "list") node[name] = value;
-    else node.setAttribute(name, value);
-  }
+function el(tag, className = "", ...children) {
+  const node = Object.assign(document.createElement(tag), {className});
   node.append(...children);
   return node;
 }
+const button = (text, press) => Object.assign(el("button", "", text), {onclick: press});
+// Children as [key, make, update].  What is there stays: an open card stays open, a clip plays on, the focus holds.
+function sync(parent, parts) {
+  const old = new Map(Array.from(parent.children, node => [node.key, node]));
+  const nodes = parts.map(([key, make]) => old.get(key) ?? Object.assign(make(), {key})), kept = new Set(nodes);
+  for (const node of old.values()) if (!kept.has(node)) node.remove();
+  nodes.forEach((node, i) => {
+    if (parent.children[i] !== node) parent.insertBefore(node, parent.children[i] ?? null);
+    parts[i][2]?.(node);
+  });
+}
+const write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+const part = (name, tag, look, text) => [[tag, name, look].join(), () => el(tag, look), node => write(node, text)];
+const labelled = (name, text, look = "") => [part(name, "h3", look, name), part(name, "pre", "", text)];
+const facts = pairs => ["facts", () => el("dl"), node => sync(node, Object.entries(pairs).flatMap(([name, value]) =>
+  value ? [part(name, "dt", "", name), part(name, "dd", "", value)] : []))];
+const card = (key, look, head, body) => [key, () => {
+  const node = el("details", "", el("summary"), el("div", "more"));
+  node.addEventListener("toggle", () => node.draw());
+  return node;
+}, node => {
+  const [summary, more] = node.children;
+  node.className = "card " + look;
+  node.draw = () => {
+    const focused = more.contains(document.activeElement);
+    sync(more, node.open ? body() : []);
+    if (focused && !more.contains(document.activeElement)) summary.focus();
+  };
+  sync(summary, head);
+  node.draw();
+}];
 async function call(method, path, body) {
   const reply = await fetch("/__mock/" + path, {method, body: body && JSON.stringify(body)});
   const answer = await reply.json();
   if (!reply.ok) throw new Error(answer.error.message);
   return answer;
 }
-const trouble = text => { $("trouble").textContent = text; };
 async function act(method, path, body) {
-  try {
-    await call(method, path, body);
-    trouble("");
-  } catch (error) { trouble(error.message); }
+  await call(method, path, body).then(() => write($("trouble"), ""), error => write($("trouble"), error.message));
   refresh();
 }
-async function copyText(text, button) {
-  try {
-    await navigator.clipboard.writeText(text);
-    button.textContent = "copied";
-  } catch { button.textContent = "select it"; }
-  setTimeout(() => button.textContent = "copy", 1200);
+const copier = source => button("copy", async ({target}) => {
+  getSelection().selectAllChildren(source);  // for Ctrl+C, where the browser gives this origin no clipboard
+  const copying = navigator.clipboard?.writeText(source.textContent) ?? Promise.reject();
+  target.textContent = await copying.then(() => "copied", () => "selected");
+  setTimeout(() => target.textContent = "copy", 1200);
+});
+function curl(path, more = "") {
+  const pre = el("pre", "", `curl -s '${base}${path}' -H 'Authorization: Bearer test'${more}`);
+  return [pre.textContent, () => el("div", "copy", pre, copier(pre))];
 }
-function copyable(text) {
-  const button = el("button", {textContent: "copy", onclick: () => copyText(text, button)});
-  return el("div", {className: "copy"}, el("pre", {textContent: text}), button);
-}
-const quoted = text => "'" + text.replaceAll("'", "'\\''") + "'";
-const curl = (url, body) => `curl -s ${quoted(url)} -H 'Authorization: Bearer test'`
-  + (body ? ` -d ${quoted(JSON.stringify(body))}` : "");
 const pretty = value => typeof value === "string" ? value : JSON.stringify(value, null, 2);
-function jobCard(job) {
-  const more = el("div", {className: "more"});
-  const ended = ENDINGS.includes(job.status);
-  const clips = job.status === "completed" ? Math.max(1, job.plan.count) : 0;
-  for (let i = 0; i < clips; i++) {
-    const src = `/__mock/jobs/${job.id}/clip?index=${i}`;
-    more.append(el("video", {controls: true, preload: "none", src}));
-  }
-  const endWith = status => act("PATCH", "jobs/" + job.id, {status});
-  if (!ended) more.append(el("div", {className: "group"},
-    el("span", {className: "soft", textContent: "end it as"}),
-    ...ENDINGS.map(status => el("button", {textContent: status, onclick: () => endWith(status)}))));
-  const facts = [job.id, `polls ${job.polls}`, job.fixture && `fixture ${job.fixture}`, `scope ${job.scope}`,
-    job.status === "completed" && `cost $${job.cost}`, job.error].filter(Boolean);
-  more.append(el("div", {className: "mono soft", textContent: facts.join(" · ")}),
-    el("pre", {textContent: pretty(job.request)}));
-  for (const hook of job.webhooks) {
-    const attempts = hook.attempts.map(a => `\n  ${a.status ?? ""} ${a.error ?? ""}`).join("");
-    const head = `webhook ${hook.state}: ${hook.event} → ${hook.url}` + (hook.reason ? `\n${hook.reason}` : "");
-    more.append(el("pre", {textContent: head + attempts}));
-  }
-  const url = `${base}/videos/${job.id}`;
-  more.append(copyable(curl(url)), copyable(curl(url + "/content?index=0") + " -o clip.mp4"));
-  return [more, el("span", {className: "tag " + job.status, textContent: job.status}),
-    el("span", {className: "text", textContent: job.request.prompt || "(no prompt)", title: job.model}),
-    el("span", {className: "soft", textContent: job.model.split("/").pop()})];
+const utc = time => new Date(time * 1000).toISOString().replace("T", " ").slice(0, 19);
+const span = s => s < 1 ? `${Math.round(s * 1000) || "<1"} ms` : s < 120 ? `${Math.round(s)} s`
+  : s < 7200 ? `${Math.round(s / 60)} min` : `${Math.round(s / 3600)} h`;
+function jobCard(job, now) {
+  const ended = ENDINGS.includes(job.status), clips = job.status === "completed" ? job.plan.count : 0;
+  const sub = [job.model, "…" + job.id.slice(-5), job.polls + (job.polls === 1 ? " poll" : " polls"),
+    job.status === "completed" && "$" + job.cost, ...job.webhooks.map(hook => "webhook " + hook.state), job.error];
+  const video = i => Object.assign(el("video"), {controls: true, src: `/__mock/jobs/${job.id}/clip?index=${i}`});
+  const end = status => button(status, () => act("PATCH", "jobs/" + job.id, {status}));
+  return card(job.id, job.status, [part("status", "span", "tag " + job.status, job.status),
+    part("prompt", "span", "text", (job.request.prompt || "(no prompt)").slice(0, 300)),
+    part("age", "span", "right", (ended ? "took " : "for ") + span((job.ended_at ?? now) - job.created_at)),
+    part("more", "span", "sub", sub.filter(Boolean).join(" · "))], () => [
+    ...clips ? [["clips", () => el("div", "clips", ...Array.from({length: clips}, (_, i) => video(i)))]] : [],
+    ...ended ? [] : [["end", () => el("div", "row", el("span", "soft", "end it as"), ...ENDINGS.map(end))]],
+    ...job.error ? [part("error", "div", "error failed", job.error)] : [],
+    facts({id: job.id, fixture: job.fixture, scope: job.scope, created: utc(job.created_at),
+      ended: ended && utc(job.ended_at), clips: job.status === "completed" && !clips && "none"}),
+    ...labelled("request", pretty(job.request)),
+    ...job.webhooks.flatMap((hook, i) => labelled(`webhook ${i + 1}: ${hook.state}`, [
+      `${hook.event} → ${hook.url}`, ...hook.attempts.map(a => `attempt: ${a.status ?? ""} ${a.error ?? ""}`),
+      hook.reason].filter(Boolean).join("\n"), hook.state)),
+    curl("/videos/" + job.id), ...clips ? [curl(`/videos/${job.id}/content?index=0`, " -o clip.mp4")] : []]);
 }
+const statusClass = entry => "s" + Math.floor((entry.status ?? 0) / 100);
 function requestCard(entry) {
-  const more = el("div", {className: "more"});
-  for (const miss of entry.closest ?? []) {
-    const failed = miss.differences.map(d => `\n  ✗ ${d.criterion}: wanted ${pretty(d.wanted)}, got ${pretty(d.got)}`);
-    const held = miss.held.map(criterion => `\n  ✓ ${criterion}`);
-    more.append(el("pre", {className: "failed", textContent: [miss.fixture, ...failed, ...held].join("")}));
-  }
-  const facts = [entry.job_id, entry.fixture && `fixture ${entry.fixture}`,
-    entry.fault && `fault ${entry.fault}`, `scope ${entry.scope}`].filter(Boolean);
-  const headers = Object.entries(entry.headers).map(([name, value]) => `${name}: ${value}`);
-  more.append(el("div", {className: "mono soft", textContent: facts.join(" · ")}),
-    el("pre", {textContent: headers.join("\n")}));
-  if (entry.body !== null) more.append(el("pre", {textContent: pretty(entry.body)}));
-  const status = entry.status ?? 0;
-  return [more, el("span", {className: "tag s" + Math.floor(status / 100), textContent: status || "closed"}),
-    el("span", {className: "text mono", textContent: `${entry.method} ${entry.path}`, title: entry.path}),
-    el("span", {className: "soft", textContent: entry.fault ? "⚡ " + entry.fault : entry.ms.toFixed(1) + " ms"})];
+  const path = entry.path.replace("/api/v1", "").replace(/gen-vid-\d+-\w{15}(?=\w{5})/, "…");
+  const note = entry.fault ? "⚡ " + entry.fault : entry.closest ? "no match" : entry.fixture ?? span(entry.ms / 1000);
+  return card(`${entry.seq} ${entry.time}`, statusClass(entry), [
+    part("status", "span", "tag " + statusClass(entry), String(entry.status ?? "closed")),
+    part("path", "span", "text mono", `${entry.method} ${path}`), part("note", "span", "right", note)], () => [
+    ...(entry.closest ?? []).flatMap((miss, i) => labelled(`near miss ${i + 1}: ${miss.fixture}`, [
+      ...miss.differences.map(d => `✗ ${d.criterion}: wanted ${pretty(d.wanted)}, got ${pretty(d.got)}`),
+      ...miss.held.map(criterion => "✓ " + criterion)].join("\n"), "failed")),
+    facts({path: entry.path, time: utc(entry.time), took: entry.ms.toFixed(1) + " ms", job: entry.job_id,
+      fixture: entry.fixture, fault: entry.fault, scope: entry.scope}),
+    ...entry.body === null ? [] : labelled("body", pretty(entry.body)),
+    ...labelled("headers", Object.entries(entry.headers).map(([name, value]) => `${name}: ${value}`).join("\n"))]);
 }
-// A card is made anew only when its data changed, so an open one stays open and a clip plays on.
-const cards = {jobs: new Map(), requests: new Map()};
-function show(where, items, keyOf, stampOf, make) {
-  const known = cards[where], list = $(where), keys = new Set(items.map(keyOf));
-  for (const [key, card] of known) if (!keys.has(key)) { card.node.remove(); known.delete(key); }
-  let before = list.firstChild;
-  for (const item of items) {
-    const key = keyOf(item), stamp = stampOf(item);
-    let card = known.get(key);
-    if (!card) { card = {node: el("details", {className: "card"})}; known.set(key, card); }
-    if (card.stamp !== stamp) {
-      const [more, ...head] = make(item);
-      card.node.replaceChildren(el("summary", {}, ...head), more);
-      card.stamp = stamp;
-    }
-    if (card.node === before) before = before.nextSibling; else list.insertBefore(card.node, before);
-  }
-  while (before) { const next = before.nextSibling; before.remove(); before = next; }
+const hint = (...parts) => [["hint", () => el("div", "card more"), node => sync(node, parts)]];
+const NO_JOBS = hint(part("start", "div", "text", "No jobs yet. Submit one, then poll it twice:"),
+  curl("/videos", ` -d '{"model": "google/veo-3.1", "prompt": "a cat on a skateboard"}'`),
+  part("words", "div", "soft", "mock:failed, mock:stuck, mock:slow, mock:two-videos in a prompt change its course."));
+const NO_REQUESTS = hint(part("none", "div", "soft", "Every call of the API appears here."));
+const CLEAR = ["clear", () => button("clear faults", () => act("DELETE", "faults"))];
+const LABELS = {s2: "2xx", s3: "3xx", s4: "4xx", s5: "5xx", s0: "closed"}, OFFLINE = "the mock does not answer";
+function list(id, all, items, lookOf, cards) {
+  write($(id + "-count"), all > items.length ? `${items.length} newest of ${all}` : String(all || ""));
+  const looks = items.map(lookOf), count = look => looks.filter(other => other === look).length;
+  sync($(id + "-pills"), ["pending", "in_progress", ...ENDINGS, ...Object.keys(LABELS)].filter(count).map(look =>
+    part("count", "span", "pill " + look, `${count(look)} ${LABELS[look] ?? look}`)));
+  sync($(id + "s"), cards);
 }
-const firstSteps = () => el("div", {className: "card"}, el("div", {className: "more"},
-  el("div", {textContent: "No jobs yet. Submit one, then poll it twice:"}),
-  copyable(curl(base + "/videos", {model: "google/veo-3.1", prompt: "a cat on a skateboard"})),
-  el("div", {className: "soft", textContent:
-    "mock:failed, mock:stuck, mock:rate-limited or mock:slow in the prompt change what becomes of it."})));
-let drawing = false, offline = false;
+let drawing = false;
 async function refresh() {
   if (drawing) return;
   drawing = true;
-  try {
-    const [{now}, {jobs}, {requests}, health] = await Promise.all(
-      ["time", "jobs?limit=" + SHOWN, "requests?limit=" + SHOWN, "health"].map(path => call("GET", path)));
-    const ahead = Math.round(now - Date.now() / 1000);
-    $("clock").textContent = new Date(now * 1000).toISOString().replace("T", " ").slice(0, 19);
-    $("clock").title = "UTC" + (ahead > 1 ? `, ${ahead} s ahead` : "");
-    const count = (all, shown) => all > shown ? `${shown} newest of ${all}` : all || "";
-    $("job-count").textContent = count(health.jobs, jobs.length);
-    $("request-count").textContent = count(health.requests, requests.length);
-    show("jobs", jobs, j => j.id, j => JSON.stringify([j.status, j.polls, j.webhooks]), jobCard);
-    if (!jobs.length) $("jobs").replaceChildren(firstSteps());
-    show("requests", requests.reverse(), r => r.seq + " " + r.time, () => "", requestCard);
-    if (!requests.length)
-      $("requests").replaceChildren(el("div", {className: "soft", textContent: "Every call of the API appears here."}));
-    if (offline) trouble("");
-    offline = false;
-  } catch {
-    trouble("the mock does not answer");
-    offline = true;
-  }
+  const paths = ["time", `jobs?limit=${SHOWN}`, `requests?limit=${SHOWN}`, "faults", "health"];
+  const answers = await Promise.all(paths.map(path => call("GET", path))).catch(() => null);
   drawing = false;
+  if (document.body.classList.toggle("offline", !answers)) return write($("trouble"), OFFLINE);
+  if ($("trouble").textContent === OFFLINE) write($("trouble"), "");
+  const [{now}, {jobs}, {requests}, {faults}, health] = answers, ahead = now - Date.now() / 1000;
+  write($("clock"), `${utc(now)} UTC${ahead > 1 ? `, ${span(ahead)} ahead` : ""}`);
+  sync($("faults"), faults.map(({on, struck, ...rest}, i) => part(i, "code", "pill failed",
+    `⚡ ${on} ${JSON.stringify(rest)} · struck ${struck}×`)).concat(faults.length ? [CLEAR] : []));
+  list("job", health.jobs, jobs, job => job.status, jobs.length ? jobs.map(job => jobCard(job, now)) : NO_JOBS);
+  list("request", health.requests, requests, statusClass,
+    requests.length ? requests.reverse().map(requestCard) : NO_REQUESTS);
 }
-$("base").textContent = base;
-$("copy-base").addEventListener("click", event => copyText(base, event.target));
-$("reset").addEventListener("click", () => act("POST", "reset"));
-for (const button of document.querySelectorAll("[data-advance]"))
-  button.addEventListener("click", () => act("POST", "time", {advance: Number(button.dataset.advance)}));
+write($("base"), base);
+$("base").after(copier($("base")));
+for (const [text, advance] of [["+10 s", 10], ["+1 min", 60], ["+1 h", 3600], ["+1 day", 86400]])
+  $("steps").append(button(text, () => act("POST", "time", {advance})));
+$("steps").append(button("reset", () => act("POST", "reset")));
 setInterval(() => document.hidden || refresh(), 1000);
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
 refresh();
@@ -3618,6 +3692,9 @@ class Turn:
             self.__enter__()
 
 
+_END_OF_TIME = 253_370_764_800  # 9999-01-01
+
+
 class VideoMock:
     """The mock without a socket: Request in, Response out.  Two of them share nothing.
 
@@ -3634,6 +3711,7 @@ class VideoMock:
     ) -> None:
         self.config = checked_config(config)
         self.log = log
+        self.notice = log or (lambda line: None)  # takes what is no request: fixtures that cannot be reloaded
         self.turn = Turn()
         self.secret = os.urandom(32)  # signs download URLs
         self.errors: list[BaseException] = []  # the mock's own faults, raised by MockServer.stop
@@ -3646,14 +3724,14 @@ class VideoMock:
         """Answer any request; the one place where an exception becomes a reply."""
         started = time.perf_counter()
         request.note.epoch = self.store.epoch
-        is_api = request.path.startswith(API)
-        headers = _API_JSON if is_api else _JSON
+        is_control = request.path in ("/", "/health") or request.path.startswith(CONTROL)
+        headers = _JSON if is_control else _API_JSON
         try:
             handler, groups = find_route(request.method, request.path)
-            if is_api:
-                self.pause(self.config.latency)
-            else:
+            if is_control:
                 check_control_access(self, request)
+            else:
+                self.pause(self.config.latency)
             response = handler(self, request, **groups)
         except ApiError as error:
             response = error_response(error, headers)
@@ -3662,7 +3740,7 @@ class VideoMock:
         except Exception as error:
             self.report(error)
             response = error_response(ApiError(500), headers)
-        if is_api:
+        if not is_control:
             ms = (time.perf_counter() - started) * 1000
             status = None if response.dropped else response.status
             self.store.record(request, status, ms)
@@ -3675,9 +3753,8 @@ class VideoMock:
         import traceback  # nobody should ever need it
 
         self.errors.append(error)
-        (self.log or sys.stderr.write)(
-            "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        )
+        if sys.stderr is not None:
+            traceback.print_exception(type(error), error, error.__traceback__)
 
     def close(self) -> None:
         """Let go of everybody who waits, and end deliveries."""
@@ -3706,12 +3783,15 @@ class VideoMock:
     def reload_fixtures(self) -> None:
         """Take edited fixture files over; if they became invalid, keep the old ones and say why."""
         reason = self.store.reload_if_edited() if self.store.loaded.stamps else None
-        if reason and self.log is not None:
-            self.log(printable(f"fixtures not reloaded: {reason}"))
+        if reason:
+            self.notice(printable(f"fixtures not reloaded: {reason}"))
 
     def draw_fault(self, on: str, request: Request, job_id: str | None = None) -> Fault | None:
         """The fault that hits this request, if one does."""
-        return self.store.draw_fault(on, lambda: scope_of(request), job_id)
+        fault = self.store.draw_fault(on, lambda: scope_of(request), request.note.epoch, job_id)
+        if fault is not None:
+            request.note.job_id = job_id
+        return fault
 
     def clip(self, job: Job, index: int) -> bytes | Path:
         """An output of a job; making one may take a while."""
@@ -3724,12 +3804,13 @@ class VideoMock:
         """Make the job that this fixture plans for this request."""
         plan, config = fixture.plan, self.config
         assert plan is not None
-        cost = cost_of(wanted.shape, model) if plan.cost is None else plan.cost
-        body = wanted.body
+        body, shape = wanted.body, wanted.shape
         if not body.keys() <= _KNOWN_FIELDS:
             body = {name: value for name, value in body.items() if name in _KNOWN_FIELDS}
         if len(request.body) > 4096:
-            wanted, body = wanted._replace(prompt=shorten(wanted.prompt)), shorten(body)
+            frames, references = shape.frames[:_LONGEST_LIST], shape.references[:_LONGEST_LIST]
+            shape = shape._replace(size=shorten(shape.size), frames=frames, references=references)
+            wanted, body = wanted._replace(prompt=shorten(wanted.prompt), shape=shape), shorten(body)
         job = Job(
             wanted=wanted._replace(body=body),
             model=model,
@@ -3737,7 +3818,7 @@ class VideoMock:
             fixture=fixture.name or None,
             pace=plan.pace
             or (Pace("seconds", *config.seconds) if config.seconds else Pace("polls", *config.polls)),
-            cost=cost,
+            cost=cost_of(shape, model) if plan.cost is None else plan.cost,
             origin=self.origin_for(request),
             key=key,
             scope=scope,
@@ -3766,8 +3847,8 @@ class VideoMock:
         >>> mock.advance(3600) >= before + 3600
         True
         """
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"the clock only moves forward, got {seconds}")
+        if not (seconds >= 0 and self.now() + seconds < _END_OF_TIME):
+            raise ValueError(f"the clock only moves forward, and to the year 9999, got {seconds}")
         return self.store.advance(seconds)
 
     def finish(
@@ -3785,7 +3866,7 @@ class VideoMock:
         found = self.store.finish(job_id, ending, error)
         if found is None:
             raise job_not_found(job_id)
-        return self._job_to_control(*found)
+        return _job_to_control(*found, self.store.webhooks(found[0].id))
 
     def add_fixture(self, fixture: Any) -> list[dict[str, Any]]:
         """Put a fixture, or a list of them, before the others; SetupError if one is not well formed.
@@ -3839,7 +3920,7 @@ class VideoMock:
         found = self.store.job(job_id)
         if found is None:
             raise job_not_found(job_id)
-        return self._job_to_control(*found)
+        return _job_to_control(*found, self.store.webhooks(found[0].id))
 
     def jobs(self, *, limit: int | None = None) -> list[dict[str, Any]]:
         """All jobs, newest first.
@@ -3848,7 +3929,10 @@ class VideoMock:
         ['pending']
         """
         jobs, now = self.store.jobs()
-        return [self._job_to_control(job, now) for job in jobs[:limit]]
+        deliveries: dict[str, list[Delivery]] = {}
+        for delivery in self.store.webhooks(None):
+            deliveries.setdefault(delivery.job.id, []).append(delivery)
+        return [_job_to_control(job, now, deliveries.get(job.id, ())) for job in jobs[:limit]]
 
     def requests(
         self,
@@ -3869,14 +3953,16 @@ class VideoMock:
         >>> [request["status"] for request in mock.requests(method="POST", path="/videos")]
         [202]
         """
-        begin = None if path is None else path.removeprefix(API)
 
         def wanted(entry: Entry) -> bool:
             request = entry.request
             return (
                 entry.seq > since
                 and (method is None or request.method == method.upper())
-                and (begin is None or request.path.removeprefix(API).startswith(begin))
+                and (
+                    path is None
+                    or any(at.startswith(path) for at in (request.url, request.url.removeprefix(API)))
+                )
                 and (status is None or entry.status == status)
                 and (job_id is None or request.note.job_id == job_id)
             )
@@ -3924,32 +4010,32 @@ class VideoMock:
         """
         return [{**source, "struck": struck} for source, struck in self.store.faults()]
 
-    def _job_to_control(self, job: Job, now: float) -> dict[str, Any]:
-        ended = status_at(job, now) in TERMINAL
-        deliveries = self.store.webhooks(job.id) if job.callback_url else []
-        return {
-            "id": job.id,
-            "status": status_at(job, now).value,
-            "model": job.wanted.model,
-            "fixture": job.fixture,
-            "scope": job.scope,
-            "polls": job.polls,
-            "created_at": round(job.created_at, 3),
-            "ended_at": round(job.ends_at, 3) if ended and job.ends_at is not None else None,
-            "expires_at": int(expires_at(job)) if ended else None,
-            "cost": job.cost,
-            "error": job.error if ended else None,
-            "request": job.wanted.body,
-            "plan": {
-                "status": job.ending.value,
-                "error": job.error,
-                job.pace.unit: {"pending": job.pace.pending, "in_progress": job.pace.in_progress},
-                "count": job.plan.outputs,
-                "stored": job.plan.stored,
-                "faults": [fault.label for fault in job.plan.faults],
-            },
-            "webhooks": [_delivery_to_wire(delivery) for delivery in deliveries],
-        }
+
+def _job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> dict[str, Any]:
+    ended = status_at(job, now) in TERMINAL
+    return {
+        "id": job.id,
+        "status": status_at(job, now).value,
+        "model": job.wanted.model,
+        "fixture": job.fixture,
+        "scope": job.scope,
+        "polls": job.polls,
+        "created_at": round(job.created_at, 3),
+        "ended_at": round(job.ends_at, 3) if ended and job.ends_at is not None else None,
+        "expires_at": int(expires_at(job)) if ended else None,
+        "cost": job.cost,
+        "error": job.error if ended else None,
+        "request": job.wanted.body,
+        "plan": {
+            "status": job.ending.value,
+            "error": job.error,
+            job.pace.unit: {"pending": job.pace.pending, "in_progress": job.pace.in_progress},
+            "count": job.plan.outputs,
+            "stored": job.plan.stored,
+            "faults": [fault.label for fault in job.plan.faults],
+        },
+        "webhooks": [_delivery_to_wire(delivery) for delivery in deliveries],
+    }
 
 
 def _delivery_to_wire(delivery: Delivery) -> dict[str, Any]:
@@ -3986,7 +4072,7 @@ def _entry_to_wire(entry: Entry) -> dict[str, Any]:
         "seq": entry.seq,
         "time": round(entry.time, 3),
         "method": request.method,
-        "path": request.path + (f"?{request.query}" if request.query else ""),
+        "path": request.url,
         "headers": headers,
         "body": body,
         "status": entry.status,
@@ -4080,8 +4166,9 @@ def parse_head(head: bytes) -> Head:
         scheme, _, rest = target.partition("://")
         if scheme.lower() not in ("http", "https"):
             raise ApiError(400, "Malformed request target")
-        headers["host"], _, rest = rest.partition("/")  # RFC 9112, 3.2.2: the target's authority wins
-        target = f"/{rest}"
+        authority = re.split("[/?]", rest, maxsplit=1)[0]  # RFC 9112, 3.2.2: it wins over Host
+        headers["host"], rest = authority, rest[len(authority) :]
+        target = rest if rest.startswith("/") else f"/{rest}"
     if not _HOST.fullmatch(headers.get("host", "localhost" if http_1_0 else "")):
         raise ApiError(400, "Missing or malformed Host header")
     if headers.get("expect", "100-continue").lower() != "100-continue":
@@ -4121,6 +4208,7 @@ class _Adapter(socketserver.BaseRequestHandler):
         self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
         self.sending = False
+        self.body_bytes = 0  # received since the deadline was set
         self.deadline = math.inf
         self.server.connections.add(self)
 
@@ -4143,8 +4231,8 @@ class _Adapter(socketserver.BaseRequestHandler):
                 return False
             body = self.read_body(head)
         except ApiError as error:
-            self.server.debug(f"{self.client_address[0]} refused: {error}")
-            response = error_response(error, _JSON)
+            mock.notice(f"{time.strftime('%H:%M:%S')} refused: {error}")
+            response = error_response(error)
             return self.complete(response, _answer_bytes(response, head, False), head, False)
         self.deadline = math.inf
         with mock.turn:
@@ -4171,7 +4259,9 @@ class _Adapter(socketserver.BaseRequestHandler):
             self.deadline = time.monotonic() + REQUEST_SECONDS
             self.sending = True
             if response.stream is None or (head is not None and head.method == "HEAD"):
-                self.request.sendall(unsent)
+                for start in range(0, len(unsent), _BLOCK_BYTES):
+                    self.deadline = time.monotonic() + REQUEST_SECONDS
+                    self.request.sendall(unsent[start : start + _BLOCK_BYTES])
             else:
                 chunked = response.length is None and head is not None and not head.http_1_0
                 keep_alive = self.send_stream(unsent, response, chunked) and keep_alive
@@ -4211,6 +4301,9 @@ class _Adapter(socketserver.BaseRequestHandler):
             if time.monotonic() > self.deadline:
                 raise ApiError(408)
             raise _Gone
+        self.body_bytes += len(data)
+        if self.body_bytes > _BLOCK_BYTES:  # a large body may take its time as long as it moves
+            self.body_bytes, self.deadline = 0, time.monotonic() + REQUEST_SECONDS
         return data
 
     def read_head(self) -> Head | None:
@@ -4221,16 +4314,16 @@ class _Adapter(socketserver.BaseRequestHandler):
             buffer = self.request.recv(65536)
             if not buffer:
                 return None
-        end = buffer.find(b"\r\n\r\n")
-        if end < 0 or buffer[0] in b"\r\n":
-            self.deadline = time.monotonic() + REQUEST_SECONDS
+        while (end := buffer.find(b"\r\n\r\n")) <= 0 or buffer[0] in b"\r\n":
+            self.deadline = min(self.deadline, time.monotonic() + REQUEST_SECONDS)
             buffer = buffer.lstrip(b"\r\n")  # RFC 9112, 2.2: empty lines before a request are skipped
-            while (end := buffer.find(b"\r\n\r\n")) < 0:
-                if re.search(rb"(?<!\r)\n", buffer):
-                    raise ApiError(400, "Line feed without carriage return")
-                if len(buffer) > MAX_HEAD_BYTES:
-                    break
-                buffer += self.receive()
+            if (end := buffer.find(b"\r\n\r\n")) > 0:
+                break
+            if re.search(rb"(?<!\r)\n", buffer):
+                raise ApiError(400, "Line feed without carriage return")
+            if len(buffer) > MAX_HEAD_BYTES:
+                break
+            buffer += self.receive()
         if not 0 <= end <= MAX_HEAD_BYTES:
             raise ApiError(431 if b"\n" in buffer[: MAX_TARGET_BYTES + 64] else 414)
         self.buffer = buffer[end + 4 :]
@@ -4248,14 +4341,11 @@ class _Adapter(socketserver.BaseRequestHandler):
         return self.read_chunks() if head.length is None else self.take(head.length)
 
     def take(self, count: int) -> bytes:
-        """Exactly this many bytes; a large body may take its time as long as it moves."""
-        parts, have, mark = [self.buffer], len(self.buffer), 1 << 20
+        """Exactly this many bytes."""
+        parts, have = [self.buffer], len(self.buffer)
         while have < count:
             parts.append(self.receive())
             have += len(parts[-1])
-            if have > mark:
-                mark = have + (1 << 20)
-                self.deadline = time.monotonic() + REQUEST_SECONDS
         data = b"".join(parts)
         self.buffer = data[count:]
         return data[:count]
@@ -4267,6 +4357,8 @@ class _Adapter(socketserver.BaseRequestHandler):
                 raise ApiError(400, "Malformed chunk")
             self.buffer += self.receive()
         line, self.buffer = self.buffer[:end], self.buffer[end + 2 :]
+        if b"\n" in line:
+            raise ApiError(400, "Malformed chunk")
         return line
 
     def read_chunks(self) -> bytes:
@@ -4287,9 +4379,12 @@ class _Adapter(socketserver.BaseRequestHandler):
             if self.take(2) != b"\r\n":
                 raise ApiError(400, "Malformed chunk")
         for _ in range(100):
-            if not self.take_line():
+            trailer = self.take_line()
+            if not trailer:
                 return b"".join(parts)
-        raise ApiError(400, "Too many trailers")
+            if not re.fullmatch(_HEADER, trailer.decode("latin-1")):
+                break
+        raise ApiError(400, "Malformed trailers")
 
 
 _DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
@@ -4559,38 +4654,33 @@ def main(
     stderr: TextIO | None = None,
 ) -> int:
     """Run the command line until SIGINT or SIGTERM; the exit status."""
-    out, err = stdout or sys.stdout, stderr or sys.stderr
+    out, log = stdout or sys.stdout, _Log(stderr or sys.stderr)
     parser = build_parser()
     given = vars(parser.parse_args(environment_flags(os.environ if environment is None else environment)))
     given |= vars(parser.parse_args(argv))
     commands = {name: given.pop(name, None) for name in _COMMANDS}
     given.setdefault("port", _DEFAULT_PORT)
 
-    def say(line: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # whoever read the log has gone; the mock goes on
-            err.write(f"{_coloured(line) if err.isatty() else line}\n")
-            err.flush()
-
     try:
         config = checked_config(Config(**given))
         if commands["check"]:
-            return check_health(config, commands["wait"] or 0, say)
+            return check_health(config, commands["wait"] or 0, log.say)
         server = MockServer(**given)
         loaded = server.store.loaded
         for note in loaded.notes:
-            say(printable(note))
+            log.say(printable(note))
         if commands["validate"]:
             out.write(f"ok: {len(loaded.fixtures)} fixtures, {len(loaded.models)} models\n")
             return 0
-        server.log = None if commands["quiet"] else say
-        server.debug = say if commands["verbose"] else server.debug
+        server.log = None if commands["quiet"] else log.say_soon
+        server.debug = log.say_soon if commands["verbose"] else server.debug
+        server.notice = log.say_soon
         url = server.open()
     except SetupError as error:
-        say(printable(str(error)))
+        log.say(printable(str(error)))
         return 1
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        say(f"cannot listen on {config.host}:{config.port}: {reason}")
+    except OSError as error:
+        log.say(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}")
         return 1
 
     def leave(*_: Any) -> None:
@@ -4599,12 +4689,53 @@ def main(
     with contextlib.suppress(KeyboardInterrupt):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, leave)
-        out.write(f"openrouter_video_mock listening on {url}\n")
-        out.flush()
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # stdout may be closed
+            out.write(f"openrouter_video_mock listening on {url}\n")
+            out.flush()
         gc.freeze()  # nothing here makes cycles: looking for them among 10,000 jobs only lengthens the tails
         gc.set_threshold(100_000)
         server.serve_forever()
+    log.flush()
     return 0
+
+
+class _Log:
+    """Lines for stderr, coloured on a terminal.
+
+    A thread writes what comes while the mock serves: who started it may never read the pipe, and a full pipe must
+    stop neither requests nor the end.  What does not fit is dropped.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._lines: queue.Queue[str] = queue.Queue(maxsize=10_000)
+        self._thread: threading.Thread | None = None
+
+    def say(self, line: str) -> None:
+        """Write now."""
+        with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
+            if self._stream is not None:
+                self._stream.write(f"{_coloured(line) if self._stream.isatty() else line}\n")
+                self._stream.flush()
+
+    def say_soon(self, line: str) -> None:
+        """Leave it to the thread."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+            self._thread.start()
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(line)
+
+    def _write(self) -> None:
+        while True:
+            self.say(self._lines.get())
+            self._lines.task_done()
+
+    def flush(self) -> None:
+        """Give the thread a moment to write what is left."""
+        end = time.monotonic() + 0.2
+        while self._lines.unfinished_tasks and time.monotonic() < end:
+            time.sleep(0.002)
 
 
 def _coloured(line: str) -> str:
@@ -4639,7 +4770,8 @@ def check_health(config: Config, wait: float, say: Callable[[str], None]) -> int
 
 if __name__ == "__main__":
     _status = main()
-    sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
     os._exit(
         _status
     )  # at once: no waiting for connections, and no thread left to trip over a closing interpreter

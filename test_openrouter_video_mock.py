@@ -137,11 +137,13 @@ def test_every_setting_is_a_flag_with_help_and_an_environment_twin() -> None:
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"port": -1}, "port: must be at least 0, got -1"),
+        ({"port": -1}, "port: must be 0 to 65535, got -1"),
         ({"polls": (1, -1)}, "polls: must be two numbers of at least 0, got (1, -1)"),
         ({"seconds": (0.5,)}, "seconds: must be two numbers"),
-        ({"latency": float("nan")}, "latency: must be at least 0"),
-        ({"max_jobs": 0}, "max_jobs: must be at least 1"),
+        ({"latency": float("nan")}, "latency: must be 0 to 3600, got nan"),
+        ({"latency": 1e10}, "latency: must be 0 to 3600"),
+        ({"seconds": (0, 1e300)}, "seconds: must be two numbers"),
+        ({"max_jobs": 0}, "max_jobs: must be 1 to 10000000, got 0"),
         ({"public_url": "ftp://x"}, "public_url: must be an http or https URL"),
         ({"callback_url": "localhost:3000"}, "callback_url: must be an http or https URL"),
         ({"fault": {"on": "poll"}}, "fault: does nothing"),
@@ -325,6 +327,7 @@ HOSTILE_BODIES = {
     "NaN": b'{"model": "a", "prompt": "b", "duration": NaN}',
     "Infinity": b'{"model": "a", "prompt": "b", "upscale_factor": Infinity}',
     "huge float": b'{"model": "a", "prompt": "b", "upscale_factor": 1e999}',
+    "huge float in an unknown key": b'{"model": "a", "prompt": "b", "x": [1e999]}',
     "huge integer": b'{"model": "a", "prompt": "b", "seed": ' + b"9" * 5000 + b"}",
     "brackets": b"[" * 100_000,
     "nested": b'{"model": "a", "prompt": "b", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
@@ -349,6 +352,29 @@ def test_surrogate_pairs_and_brackets_inside_strings_are_fine(mock: MockServer) 
     body = b'{"model": "a/b", "prompt": "\\ud83d\\ude00 ' + b"[" * 500 + b'\\""}'
     assert call(mock, "POST", f"{API}/videos", body, Content_Type="text/plain").status == 202
     assert mock.job()["request"]["prompt"].startswith("\U0001f600 [[[")
+
+
+def test_a_callback_over_plain_http_is_one_issue_among_others(mock: MockServer) -> None:
+    body = {**VEO, "duration": 0, "callback_url": "http://example.com/"}
+    paths = [issue["path"] for issue in zod_issues(call(mock, "POST", f"{API}/videos", body))]
+    assert paths == [["duration"], ["callback_url"]]
+
+
+def test_hostile_bodies_cost_little(mock: MockServer) -> None:
+    begun = time.monotonic()
+    deep = b'{"x":"' + b'\\"' * 20_000 + b"[" * 101
+    assert zod_issues(call(mock, "POST", f"{API}/videos", deep))
+    many = {**VEO, "frame_images": [1] * 500_000}
+    assert len(zod_issues(call(mock, "POST", f"{API}/videos", many))) == 100
+    assert time.monotonic() - begun < 3
+
+
+def test_any_number_of_query_parameters_breaks_nothing(mock: MockServer) -> None:
+    query = "testId=t&" + "a=1&" * 1000
+    assert call(mock, "POST", f"{API}/videos?{query}", VEO).status == 202
+    assert call(mock, "GET", f"{API}/videos/x/content?{query}").status == 404
+    assert call(mock, "GET", f"/__mock/requests?{query}").status == 400
+    assert {entry["scope"] for entry in mock.requests()} == {"t"}
 
 
 def test_every_api_response_carries_the_cors_headers(mock: MockServer) -> None:
@@ -468,6 +494,8 @@ def test_parameters_are_checked_in_productions_words(
     [
         ({"model": "no/such"}, "no/such is not a valid model ID"),
         ({"model": ""}, " is not a valid model ID"),
+        ({"model": "google/veo-3.1-2"}, "google/veo-3.1-2 is not a valid model ID"),
+        ({"model": "google/veo-3.1-4k"}, "google/veo-3.1-4k is not a valid model ID"),
         ({"prompt": ""}, "Google video generations require a prompt when no image input is provided"),
         (
             {"model": "openai/sora-2-pro", "frame_images": [FIRST_FRAME]},
@@ -595,11 +623,26 @@ def test_without_a_models_list_any_model_goes_and_prices_are_real_where_known(mo
 def test_a_model_that_a_fixture_names_is_known_beside_the_catalogue() -> None:
     mine = {"models": [{"id": "a/b"}], "fixtures": [{"match": {"model": "c/d"}}, {"match": {}}]}
     with MockServer(fixtures=mine) as mock:
-        assert call(mock, "POST", f"{API}/videos", {**VEO, "model": "c/d-001"}).status == 202
+        for model in ("a/b", "c/d"):  # what an entry leaves out is not checked
+            body = {**VEO, "model": model, "frame_images": IMAGE, "duration": 99}
+            assert call(mock, "POST", f"{API}/videos", body).status == 202
+        assert call(mock, "POST", f"{API}/videos", {**VEO, "model": "c/d-20260101"}).status == 202
         assert call(mock, "POST", f"{API}/videos", {**VEO, "model": "c/e"}).status == 400
 
 
 # ============ Adjacent routes ===========================================================================
+
+
+def test_a_models_list_alone_enforces_the_catalogue_and_lets_the_rest_succeed() -> None:
+    with MockServer(fixtures={"models": [{"id": "a/b", "supported_durations": [5]}]}) as mock:
+        assert call(mock, "POST", f"{API}/videos", {**VEO, "model": "a/b"}).status == 202
+        assert call(mock, "POST", f"{API}/videos", {**VEO, "model": "a/b", "duration": 6}).status == 400
+
+
+def test_a_listed_model_refuses_previous_job_id_even_without_a_catalogue(mock: MockServer) -> None:
+    previous = {"previous_job_id": "gen-vid-1790983457-BXyYqhSkuztnVdDoZpef"}
+    assert call(mock, "POST", f"{API}/videos", {**VEO, **previous}).status == 400
+    assert call(mock, "POST", f"{API}/videos", {**VEO, "model": "any/thing", **previous}).status == 202
 
 
 def test_key_and_credits_add_up_what_completed_jobs_cost() -> None:
@@ -642,6 +685,8 @@ def test_the_chat_route_refuses_video_models_as_recorded(mock: MockServer) -> No
         "`google/veo-3.1` is a video generation model and cannot be used with the chat/completions endpoint. "
         "Use the `/api/v1/videos` endpoint instead."
     )
+    other = call(mock, "POST", f"{API}/chat/completions", {"model": "openai/gpt-4o"})
+    assert other.message == "openai/gpt-4o is not a valid model ID"
     assert call(mock, "POST", f"{API}/chat/completions", b"{").status == 400
     assert call(mock, "POST", f"{API}/chat/completions", []).status == 400
 
@@ -672,6 +717,7 @@ def fails(match: dict[str, Any], error: str = "no", **more: Any) -> dict[str, An
         ({"model": "google/veo-3.1"}, {}, True),
         ({"model": "google/veo-3.1"}, {"model": "google/veo-3.1-20260320"}, True),
         ({"model": "google/veo-3.1"}, {"model": "google/veo-3.1-fast"}, False),
+        ({"model": "google/veo-3.1"}, {"model": "google/veo-3.1-4k"}, False),
         ({"body": {"duration": 8}}, {"duration": 8}, True),
         ({"body": {"duration": 8}}, {}, False),
         ({"body": {"generate_audio": True}}, {"generate_audio": True}, True),
@@ -859,7 +905,8 @@ AIMOCK_FILE = {
             "chaos": {"dropRate": 1},
         },
         {"match": {"endpoint": "video", "userMessage": "boom"}, "response": {"error": {"message": "boom"}}},
-        {"match": {"endpoint": "video"}, "response": {"json": {"x": 1}, "status": 202 + 200}},
+        {"match": {"endpoint": "video"}, "response": {"json": {"x": 1}, "status": 202}},
+        {"match": {"endpoint": "embedding"}, "response": {"embedding": [0.1], "status": 200}},
     ],
     "_warnings": ["recorded"],
     "_warning": "recorded",
@@ -876,7 +923,7 @@ def test_aimock_files_load_unchanged_and_mean_the_same(tmp_path: Path) -> None:
         assert call(mock, "POST", f"{API}/videos", {**VEO, "prompt": "boom"}).status == 500
         tenant = call(mock, "POST", f"{API}/videos", VEO, X_AIMock_Context="tenant")
         assert poll(mock, tenant.json["id"])["status"] == "failed"
-        assert call(mock, "POST", f"{API}/videos", {**VEO, "prompt": "hello"}).status == 402
+        assert call(mock, "POST", f"{API}/videos", {**VEO, "prompt": "hello"}).status == 404
         assert any("chaos" in note and "faults" in note for note in mock.store.loaded.notes)
 
 
@@ -923,6 +970,16 @@ def test_a_near_miss_says_which_fixture_came_closest_and_why() -> None:
         (
             {"fixtures": [{"match": {"prompt": {"regex": "("}}}]},
             "match.prompt.regex: not a regular expression",
+        ),
+        (
+            {"fixtures": [{"match": {"prompt": {"regex": "a{99999999999}"}}}]},
+            "regex: not a regular expression",
+        ),
+        ({"fixtures": [{"match": {}, "times": 10**400}]}, "times: expected a whole number of at least 1"),
+        ({"fixtures": [{"match": {}, "response": {"video": {"file": "x" * 5000}}}]}, "file: no such file"),
+        (
+            {"fixtures": [{"match": {}, "response": {}}]},
+            "fixtures[0].response: give video, or status or error",
         ),
         (
             {"fixtures": [{"match": {"prompt": {}}}]},
@@ -1003,7 +1060,7 @@ def test_an_edited_file_is_reloaded_and_an_invalid_one_is_not(tmp_path: Path) ->
 
     write({"fixtures": [fails({}, "one", times=1), fails({}, "rest")]}, 1_000_000)
     mock = MockServer(fixtures=str(file))
-    mock.log = lines.append
+    mock.notice = lines.append
     with mock:
         assert [poll_to_the_end(mock, submit(mock))["error"] for _ in range(2)] == ["one", "rest"]
         write({"fixtures": [fails({}, "two", times=1), fails({}, "rest")]}, 1_000_001)
@@ -1133,6 +1190,57 @@ def test_faults_strike_as_often_as_they_say(fault: dict[str, Any], seen: list[An
         assert [outcome() for _ in range(4)] == seen
 
 
+def test_a_lost_or_truncated_refusal_is_lost_or_truncated() -> None:
+    refusal = {"match": {}, "response": {"status": 402}}
+    for fault, error in (
+        ({"lost": True}, http.client.RemoteDisconnected),
+        ({"truncate": 5}, http.client.IncompleteRead),
+    ):
+        with serving(refusal, fault={"on": "submit", "times": 1, **fault}) as mock:
+            with pytest.raises(error):
+                call(mock, "POST", f"{API}/videos", VEO)
+            assert call(mock, "POST", f"{API}/videos", VEO).status == 402
+
+
+@pytest.mark.parametrize("on", ["submit", "content", "models"])
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ({"close": True}, http.client.RemoteDisconnected),
+        ({"lost": True}, http.client.RemoteDisconnected),
+        ({"truncate": 3}, http.client.IncompleteRead),
+        ({"malformed": True}, None),
+        ({"status": 503}, None),
+        ({"delay": 0.01}, None),
+    ],
+)
+def test_every_kind_of_fault_works_on_every_route(on: str, fault: dict[str, Any], error: Any) -> None:
+    with MockServer(fixtures=[]) as mock:
+        wire = poll_to_the_end(mock, submit(mock))
+        mock.add_fault({"on": on, "times": 1, **fault})
+        content_path = wire["unsigned_urls"][0].removeprefix(mock.origin)
+        method, path = {"submit": ("POST", f"{API}/videos"), "content": ("GET", content_path)}.get(
+            on, ("GET", f"{API}/videos/models")
+        )
+        body = VEO if method == "POST" else None
+        if error is not None:
+            with pytest.raises(error):
+                call(mock, method, path, body)
+        else:
+            reply = call(mock, method, path, body)
+            assert reply.status == fault.get("status", 202 if on == "submit" and "delay" in fault else 200)
+            assert ("malformed" in fault) == (reply.raw == b'{"id": "gen-vid-')
+        assert len(mock.jobs()) == (2 if on == "submit" and set(fault) & {"lost", "truncate", "delay"} else 1)
+        assert mock.requests()[-1]["fault"]
+        assert call(mock, method, path, body).status in (200, 202)
+
+
+def test_the_journal_names_the_job_of_a_poll_that_a_fault_hit(mock: MockServer) -> None:
+    job_id = submit(mock, "mock:flaky")
+    call(mock, "GET", f"{API}/videos/{job_id}")
+    assert [entry["status"] for entry in mock.requests(job_id=job_id)] == [202, 503]
+
+
 def test_server_faults_count_per_scope_and_on_every_route() -> None:
     with MockServer(fixtures=[]) as mock:
         for route in ("submit", "content", "models"):
@@ -1219,6 +1327,14 @@ def test_the_clock_moves_forward_only(mock: MockServer) -> None:
         with pytest.raises(ValueError):
             mock.advance(seconds)
     assert mock.advance(10) >= time.time() + 9
+    with pytest.raises(ValueError, match="9999"):
+        mock.advance(1e15)
+    for _ in range(300):
+        with contextlib.suppress(ValueError):
+            mock.advance(1e9)
+    wire = poll_to_the_end(mock, submit(mock))
+    assert call(mock, "GET", wire["urls"][0].removeprefix(mock.origin)).status == 200
+    assert call(mock, "GET", f"{API}/generation?id={wire['id']}").status == 200
 
 
 def test_the_store_forgets_the_oldest_jobs_and_requests() -> None:
@@ -1230,6 +1346,20 @@ def test_the_store_forgets_the_oldest_jobs_and_requests() -> None:
     with MockServer(fixtures=[], max_requests=0) as mock:
         submit(mock)
         assert mock.requests() == []
+
+
+def test_huge_models_sizes_and_references_are_not_kept(mock: MockServer) -> None:
+    long = "x" * 1_000_000
+    assert call(mock, "POST", f"{API}/videos", {**VEO, "model": long}).message.endswith(
+        "is not a valid model ID"
+    )
+    submit(
+        mock,
+        size=long,
+        input_references=[{"type": "image_url", "image_url": {"url": "https://x.test/"}}] * 5000,
+    )
+    found = mock.store.job("latest")
+    assert found and len(str(found[0])) < 100_000
 
 
 def test_large_bodies_are_kept_shortened(mock: MockServer) -> None:
@@ -1304,6 +1434,30 @@ def test_reset_restores_the_start_and_lets_nothing_in_flight_in(mock: MockServer
     assert mock.jobs() == [] and mock.requests() == [] and mock.faults() == []
     assert abs(mock.now() - time.time()) < 60
     assert len(mock.fixtures()) == len(ovm.SCENARIOS)
+
+
+def test_a_request_from_before_a_reset_uses_up_nothing_after_it() -> None:
+    fault = {"on": "submit", "status": 503, "times": 1}
+    with serving(fails({}, "first", times=1), fails({}, "rest"), fault=fault) as mock:
+        request = Request(
+            "POST",
+            f"{API}/videos",
+            "",
+            {"authorization": "Bearer test"},
+            json.dumps(VEO).encode(),
+            ovm.Note(),
+        )
+        choose = mock.store.choose
+
+        def reset_meanwhile(*args: Any) -> Any:
+            mock.reset()
+            return choose(*args)
+
+        mock.store.choose = reset_meanwhile  # type: ignore[method-assign, assignment]
+        assert mock.handle(request).status == 503
+        mock.store.choose = choose  # type: ignore[method-assign]
+        assert call(mock, "POST", f"{API}/videos", VEO).status == 503
+        assert poll_to_the_end(mock, submit(mock))["error"] == "first"
 
 
 def test_two_mocks_in_one_process_share_nothing() -> None:
@@ -1771,10 +1925,9 @@ def test_a_receiver_that_is_not_there_is_given_up() -> None:
 )
 def test_webhooks_go_to_loopback_or_named_hosts_only(hosts: list[str], url: str, state: str) -> None:
     config = ovm.checked_config(Config(fixtures=[], callback_host=hosts))
-    ovm.check_callback_url(url, config.callback_host)
     video_mock = VideoMock(config)
     request = Request("POST", f"{API}/videos", "", {}, b"", ovm.Note())
-    wanted = ovm.parse_video_request(json.dumps({**VEO, "callback_url": url}).encode())
+    wanted = ovm.parse_video_request(json.dumps({**VEO, "callback_url": url}).encode(), config.callback_host)
     video_mock.courier.stop()  # so that nothing leaves
     fixture = ovm.scenario_fixtures()[0]
     job = video_mock.add_job(request, wanted, ovm.Model("m", "m"), fixture, "k", "s")._replace(ends_at=1.0)
@@ -1850,6 +2003,35 @@ def test_faults_strike_webhooks_too(fault: dict[str, Any], received: int, first:
                 json.loads(receiver.received[0][1])
 
 
+def test_an_interim_answer_of_a_receiver_is_not_its_last_word() -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"
+    with Receiver(interim) as receiver, MockServer(fixtures=[]) as mock:
+        mock.finish(submit(mock, callback_url=receiver.url))
+        (hook,) = advance_until_done(mock)
+        assert [attempt["status"] for attempt in hook["attempts"]] == [503, 200]
+
+
+def test_a_job_that_ends_in_a_thousand_years_stops_no_other_webhook() -> None:
+    never = {"match": {"prompt": "never"}, "lifecycle": {"seconds": {"pending": 1e11}}}
+    with Receiver() as receiver, serving(never, {"match": {}}, callback_url=receiver.url) as mock:
+        submit(mock, "never")
+        mock.finish(submit(mock))
+        assert mock.webhooks(wait=5)[0]["state"] == "delivered"
+
+
+def test_stop_ends_webhooks_in_the_middle_of_a_tls_handshake() -> None:
+    with socket.socket() as silent, MockServer(fixtures=[]) as mock:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        mock.finish(submit(mock, callback_url=f"https://127.0.0.1:{silent.getsockname()[1]}/"))
+        connection, _ = silent.accept()
+        begun = time.monotonic()
+        mock.stop()
+        assert time.monotonic() - begun < 1
+        assert not [thread for thread in threading.enumerate() if thread.name == "webhooks"]
+        connection.close()
+
+
 def test_exactly_one_delivery_however_polls_clock_and_endings_race() -> None:
     with Receiver() as receiver, MockServer(fixtures=[], polls=(0, 0)) as mock:
         ids = [submit(mock, callback_url=receiver.url) for _ in range(20)]
@@ -1870,9 +2052,12 @@ def test_exactly_one_delivery_however_polls_clock_and_endings_race() -> None:
 
 def test_a_receiver_that_never_answers_holds_up_nobody() -> None:
     never = threading.Event()
-    with Receiver(*[never] * 20) as dead, Receiver() as alive, MockServer(fixtures=[], polls=(0, 0)) as mock:
-        for _ in range(20):
-            mock.finish(submit(mock, callback_url=dead.url))
+    with contextlib.ExitStack() as stack:
+        dead = [stack.enter_context(Receiver(*[never] * 20)) for _ in range(3)]
+        alive = stack.enter_context(Receiver())
+        mock = stack.enter_context(MockServer(fixtures=[], polls=(0, 0)))
+        for index in range(30):
+            mock.finish(submit(mock, callback_url=dead[index % 3].url))
         job_id = submit(mock, callback_url=alive.url)
         mock.finish(job_id)
         assert mock.webhooks(job_id=job_id, wait=5)[0]["state"] == "delivered"
@@ -1913,9 +2098,13 @@ def test_the_journal_can_be_filtered(mock: MockServer) -> None:
 
     assert found("method=post") == [1, 2]
     assert found("path=/videos/gen") == found("path=/api/v1/videos/gen") == [3]
+    assert found("path=/api") == [1, 2, 3]
+    poll_path = f"{API}/videos/{ids[1]}/content?index=0"
+    call(mock, "GET", poll_path)
+    assert found(f"path={poll_path.replace('?', '%3F').replace('=', '%3D')}") == [4]
     assert found("status=200") == [3]
     assert found(f"job_id={ids[0]}") == [1, 3]
-    assert found("since=1&limit=1") == [3]
+    assert found("since=1&limit=1") == [4]
     reply = call(mock, "GET", "/__mock/requests?stauts=1")
     assert reply.status == 400 and reply.message == 'query.stauts: unknown key, did you mean "status"?'
     assert call(mock, "GET", "/__mock/requests?wait=soon").status == 400
@@ -1984,7 +2173,7 @@ def test_fixtures_faults_and_time_over_http(mock: MockServer) -> None:
     assert call(mock, "DELETE", "/__mock/faults").json["faults"] == []
     now = call(mock, "GET", "/__mock/time").json["now"]
     assert call(mock, "POST", "/__mock/time", {"advance": 45}).json["now"] == pytest.approx(now + 45, abs=2)
-    for wrong in ({"advance": -1}, {"advance": "1"}, {}, {"advance": True}):
+    for wrong in ({"advance": -1}, {"advance": "1"}, {}, {"advance": True}, {"advance": 10**400}):
         assert call(mock, "POST", "/__mock/time", wrong).status == 400
     assert call(mock, "POST", "/__mock/reset").json["jobs"] == 0
     assert call(mock, "GET", "/__mock/fixtures").json["fixtures"][0]["name"] == "mock:failed"
@@ -2018,6 +2207,7 @@ def test_health(mock: MockServer, path: str) -> None:
         ({"Host": "localhost:1", "Origin": "http://localhost:2"}, 403),
         ({"Origin": "https://evil.example.com"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
     ],
 )
 def test_pages_of_other_origins_and_rebound_names_are_kept_out(headers: dict[str, str], status: int) -> None:
@@ -2028,13 +2218,26 @@ def test_pages_of_other_origins_and_rebound_names_are_kept_out(headers: dict[str
             assert "Access-Control-Allow-Origin" not in reply.headers
 
 
+def test_a_wrong_base_url_is_seen_in_journal_and_log() -> None:
+    lines: list[str] = []
+    mock = MockServer(fixtures=[])
+    mock.log = mock.notice = lines.append
+    with mock:
+        assert call(mock, "POST", "/v1/videos", VEO).status == 404
+        assert mock.requests()[0]["path"] == "/v1/videos"
+        exchange(mock, b"GET  / HTTP/1.1\r\n\r\n")
+        assert "POST /v1/videos 404" in lines[0] and "refused: 400 Malformed request line" in lines[1]
+
+
 def test_wrong_methods_and_paths_of_the_control_api(mock: MockServer) -> None:
     reply = call(mock, "DELETE", "/__mock/time")
     assert (reply.status, reply.headers["Allow"]) == (405, "GET, POST")
     assert call(mock, "OPTIONS", "/__mock/requests").status == 405
     assert call(mock, "GET", "/__mock/nothing").status == 404
     assert call(mock, "GET", "/favicon.ico").json == {"error": {"message": "Not Found", "code": 404}}
-    assert mock.requests() == [], "the control API is not journaled"
+    assert [entry["path"] for entry in mock.requests()] == ["/favicon.ico"], (
+        "the control API is not journaled"
+    )
 
 
 def test_the_page_is_one_file_that_fetches_nothing_and_escapes_what_it_shows(mock: MockServer) -> None:
@@ -2129,6 +2332,11 @@ REFUSED = {
         head_of(POST, "Transfer-Encoding: chunked") + b"3\r\nhello\r\n0\r\n\r\n",
         400,
     ),
+    "bare line feed in a trailer": (
+        head_of(POST, "Transfer-Encoding: chunked") + b"0\r\nX: y\n\nGET / HTTP/1.1\r\n\r\n",
+        400,
+    ),
+    "trailer without colon": (head_of(POST, "Transfer-Encoding: chunked") + b"0\r\nnonsense\r\n\r\n", 400),
     "chunk ended by a bare line feed": (
         head_of(POST, "Transfer-Encoding: chunked") + b"5\nhello\n0\n\n",
         400,
@@ -2154,6 +2362,7 @@ def test_what_two_parsers_could_read_differently_is_refused_as_json_and_closed(
     assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer[:200]
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"\r\nConnection: close" in head and b"application/json" in head
+    assert b"Access-Control-Allow-Origin: *" in head, "else a browser cannot read it"
     assert json.loads(body)["error"]["code"] == status, "one answer, and nothing of what followed"
     assert mock.requests() == [] and submit(mock)
 
@@ -2162,6 +2371,20 @@ def test_keep_alive_pipelining_and_empty_lines(mock: MockServer) -> None:
     answer = exchange(mock, b"\r\n\r\n" + head_of(MODELS) * 3 + head_of(MODELS, "Connection: close"))
     assert answer.count(b"HTTP/1.1 200 OK") == 4
     assert answer.count(b"Connection: close") == 1
+
+
+def test_empty_lines_may_come_in_pieces(mock: MockServer) -> None:
+    host, _, port = mock.origin.removeprefix("http://").rpartition(":")
+    for pieces in (
+        (b"\r", b"\n" + head_of(MODELS)),
+        (b"\r\n", b"\r\n", head_of(MODELS)),
+        (b"\r\n\r\n", head_of(MODELS)),
+    ):
+        with socket.create_connection((host, int(port)), timeout=5) as sock:
+            for piece in pieces:
+                sock.sendall(piece)
+                mock.stopping.wait(0.02)
+            assert sock.recv(12) == b"HTTP/1.1 200"
 
 
 def test_http_1_0_is_answered_in_its_manner(mock: MockServer) -> None:
@@ -2178,6 +2401,7 @@ def test_http_1_0_is_answered_in_its_manner(mock: MockServer) -> None:
 def test_absolute_targets_and_doubled_slashes(mock: MockServer) -> None:
     answer = exchange(mock, f"GET http://a.test{API}/videos/models HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 200")
+    assert exchange(mock, b"GET http://localhost?x=1 HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 200")
     assert exchange(mock, head_of(f"GET /{API}/videos/models HTTP/1.1")).startswith(b"HTTP/1.1 404")
     assert exchange(mock, head_of("OPTIONS * HTTP/1.1")).startswith(b"HTTP/1.1 404")
 
@@ -2508,8 +2732,43 @@ def test_wrong_usage_is_exit_2(arguments: list[str]) -> None:
     assert done.returncode == 2 and "usage:" in done.stderr and done.stdout == ""
 
 
+def test_nobody_has_to_read_the_log() -> None:
+    with running("--port", "0") as (process, url):
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", int(url.split(":")[2].partition("/")[0]), timeout=5
+        )
+        for _ in range(2000):  # far more than a pipe holds
+            connection.request("GET", f"{API}/videos/{'x' * 200}", headers={"Authorization": "Bearer k"})
+            assert connection.getresponse().read()
+        connection.close()
+        process.terminate()
+        process.wait(timeout=2)
+        assert process.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_closed_streams_are_no_reason_not_to_serve() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for closed in ("2>&-", ">&-"):
+        command = f"exec {shlex.quote(sys.executable)} {shlex.quote(str(MODULE))} --port {port} {closed}"
+        process = subprocess.Popen(
+            ["sh", "-c", command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            assert run("--check", "--port", str(port), "--wait", "5").returncode == 0
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("POST", f"{API}/videos", json.dumps(VEO), {"Authorization": "Bearer k"})
+            assert connection.getresponse().status == 202
+            connection.close()
+        finally:
+            process.kill()
+            process.wait()
+
+
 def test_validate_version_and_check() -> None:
-    assert run("--validate").stdout == "ok: 15 fixtures, 30 models\n"
+    assert run("--validate").stdout == "ok: 19 fixtures, 30 models\n"
     assert run("--version").stdout == f"{ovm.__version__}\n"
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -2577,7 +2836,11 @@ def test_the_fixture_example_of_the_readme_is_valid(tmp_path: Path) -> None:
     (example,) = blocks("jsonc")
     plain = re.sub(r"(?m)\s//.*$", "", example)
     (tmp_path / "f.json").write_text(plain)
-    assert len(ovm.load_fixtures([tmp_path / "f.json"]).fixtures) == 2
+    with MockServer(fixtures=tmp_path / "f.json") as mock:
+        body = {**VEO, "prompt": "a sunset", "duration": 8, "frame_images": IMAGE}
+        reply = call(mock, "POST", f"{API}/videos", body, X_AIMock_Context="tenant-b")
+        assert reply.status == 202 and mock.job()["fixture"] == "slow sunset", reply.raw
+        assert call(mock, "POST", f"{API}/videos", {**VEO, "prompt": "busy"}).status == 429
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
