@@ -991,14 +991,17 @@ class Difference(NamedTuple):
     got: Any
 
 
-def prompt_holds(test: tuple[str, str] | None, prompt: str) -> bool:
+def prompt_holds(test: tuple[str, str], prompt: str) -> bool:
     """Whether a prompt passes its test."""
-    if test is None:
-        return True
     kind, text = test
     if kind == "contains":
         return text in prompt
     return prompt == text if kind == "equals" else re.search(text, prompt) is not None
+
+
+def prompt_needle(test: tuple[str, str] | None) -> str:
+    """What every prompt that passes the test contains."""
+    return "" if test is None or test[0] == "regex" else test[1]
 
 
 def differences(
@@ -1664,10 +1667,16 @@ class Store:
         self.loaded = loaded
         numbered = [fixture._replace(number=self._number()) for fixture in loaded.fixtures]
         implicit = [_SUCCESS] if loaded.implicit else []
-        self._fixtures = [*self._added, *scenario_fixtures(), *numbered, *implicit]
+        self._try([*self._added, *scenario_fixtures(), *numbered, *implicit])
         self._models = {name: model for model in loaded.models for name in (model.id, model.canonical_slug)}
         self._counts: OrderedDict[str, dict[Any, int]] = OrderedDict()  # by scope, then by what is counted
         self._hits: dict[int, int] = {}  # by number of fixture or fault, over all scopes
+
+    def _try(self, fixtures: list[Fixture]) -> None:  # self._lock is held
+        self._fixtures = fixtures
+        needles = [(prompt_needle(fixture.match.prompt), fixture) for fixture in fixtures]
+        self._needles = needles  # most fixtures fail on their word, and `differences` costs a generator
+        self._needles_but_scenarios = [pair for pair in needles if pair[1].number >= 0]
 
     def _number(self) -> int:  # self._lock is held
         self._numbers += 1
@@ -1736,7 +1745,7 @@ class Store:
         with self._lock:
             added = [fixture._replace(number=self._number()) for fixture in fixtures]
             self._added = [*added, *self._added]
-            self._fixtures = [*added, *self._fixtures]
+            self._try([*added, *self._fixtures])
 
     def _listed(self) -> list[Fixture]:
         return [fixture for fixture in self._fixtures if fixture is not _SUCCESS]
@@ -1772,9 +1781,10 @@ class Store:
             fault = self._draw_server_fault("submit", counts)
             if fault is not None and fault.prevents:
                 return None, fault, []
-            for fixture in self._fixtures:
-                if not prompt_holds(fixture.match.prompt, wanted.prompt):
-                    continue  # most fail on this, and `differences` costs a generator
+            prompt = wanted.prompt
+            for needle, fixture in self._needles if "mock:" in prompt else self._needles_but_scenarios:
+                if needle not in prompt:
+                    continue
                 matched, in_group = counts.get(fixture.number, 0), counts.get(fixture.group, 0)
                 if next(differences(fixture, wanted, context, matched, in_group), None) is None:
                     break
@@ -1876,7 +1886,9 @@ class Store:
                 ends_at = now + job.pace.pending + job.pace.in_progress
             elif job.ending in TERMINAL and job.callback_url:
                 ends_at = now + _SELF_END_SECONDS
-            job = job._replace(id=new_job_id(now), created_at=now, ends_at=ends_at)
+            job = Job(
+                *job[:12], new_job_id(now), now, (), ends_at
+            )  # what `_replace` does, in a third of the time
             if epoch != self.epoch:
                 return job
             self._jobs[job.id] = job
@@ -3811,8 +3823,10 @@ class VideoMock:
             frames, references = shape.frames[:_LONGEST_LIST], shape.references[:_LONGEST_LIST]
             shape = shape._replace(size=shorten(shape.size), frames=frames, references=references)
             wanted, body = wanted._replace(prompt=shorten(wanted.prompt), shape=shape), shorten(body)
+        if body is not wanted.body:
+            wanted = wanted._replace(body=body)
         job = Job(
-            wanted=wanted._replace(body=body),
+            wanted=wanted,
             model=model,
             plan=plan,
             fixture=fixture.name or None,
