@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
 import doctest
 import hashlib
@@ -2553,6 +2554,18 @@ def test_stop_is_quick_and_leaves_no_thread() -> None:
     assert set(threading.enumerate()) <= before
     with pytest.raises(RuntimeError, match="not running"):
         mock.url  # noqa: B018
+
+
+def test_it_serves_an_async_test_from_its_own_thread() -> None:
+    async def talk() -> bytes:
+        with MockServer(fixtures=[]) as mock:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(mock.origin.rpartition(":")[2]))
+            writer.write(head_of(MODELS, "Connection: close"))
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+    assert asyncio.run(talk()).startswith(b"HTTP/1.1 200")
 
 
 def test_an_error_of_the_mock_itself_is_500_and_raised_by_stop(
