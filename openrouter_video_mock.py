@@ -2096,11 +2096,12 @@ def _shortened_body(body: bytes) -> bytes:
 
 FPS = 24
 MAX_CLIP_SECONDS = 300  # a longer request gets this much
-_MAX_MACROBLOCKS = 139_264  # level 6.2, more than 8K
+_MAX_MACROBLOCKS = 138_000  # more than 8K; level 6.2 holds 139,264, and sizes are rounded up to whole ones
 _SAMPLE_RATE = 48_000
 _AAC_FRAME = 1024  # samples
 
 Colour = tuple[int, int, int]  # Y, Cb, Cr
+Tags = Mapping[bytes, str]  # nam, ART, cmt ... to their texts
 
 _WHITE, _PANEL, _GREY = (235, 128, 128), (28, 128, 128), (90, 128, 128)
 
@@ -2129,51 +2130,36 @@ def nal(header: int, bits: str) -> bytes:
 
 
 # level_idc, macroblocks per second, macroblocks per picture (table A-1)
-# fmt: off
 _LEVELS = (
     (20, 11880, 396), (21, 19800, 792), (22, 20250, 1620), (30, 40500, 1620), (31, 108000, 3600),
     (32, 216000, 5120), (40, 245760, 8192), (42, 522240, 8704), (50, 589824, 22080), (51, 983040, 36864),
     (52, 2073600, 36864), (60, 4177920, 139264), (61, 8355840, 139264), (62, 16711680, 139264),
-)
-# fmt: on
+)  # fmt: skip
 
 
-def level_idc(cols: int, rows: int) -> int:
-    """The first level that holds this many macroblocks at FPS; A.3.1 bounds each side too."""
-    for level, per_second, per_picture in _LEVELS:
-        if (
-            cols * rows <= per_picture
-            and cols * rows * FPS <= per_second
-            and max(cols, rows) ** 2 <= 8 * per_picture
-        ):
-            return level
-    return _LEVELS[-1][0]
-
-
-# fmt: off
 def sps(width: int, height: int) -> bytes:
     """Sequence parameter set (7.3.2.1) of constrained baseline; the size is exact by cropping."""
     cols, rows = -(-width // 16), -(-height // 16)
-    vui = (
-        "1" + f"{1:08b}"  # aspect_ratio_idc 1: square pixels
-        "0"  # overscan
-        "1" + f"{5:03b}" + "0" + "1" + f"{1:08b}" * 3 +  # video signal: limited range, BT.709 three times
-        "00000"  # chroma location, timing (the MP4 has it), two HRDs, pic_struct
-        "1" + "1" + ue(0) + ue(0) + ue(15) + ue(15) + ue(0) + ue(1)  # bitstream restriction: no reordering
+    levels = (  # the first that holds the clip; A.3.1 bounds each side too
+        level
+        for level, per_second, per_picture in _LEVELS
+        if cols * rows <= min(per_picture, per_second // FPS) and max(cols, rows) ** 2 <= 8 * per_picture
     )
     return nal(
         0x67,
-        f"{66:08b}{0xC0:08b}{level_idc(cols, rows):08b}"  # baseline, constraint sets 0 and 1
+        f"{66:08b}{0xC0:08b}{next(levels, 62):08b}"  # baseline, constraint sets 0 and 1
         + ue(0) + ue(0)  # seq_parameter_set_id, frame_num has 4 bits
         + ue(2)  # pic_order_cnt_type: output order is decoding order
         + ue(1) + "0"  # max_num_ref_frames, no gaps in frame_num
         + ue(cols - 1) + ue(rows - 1) + "11"  # frames only, direct_8x8_inference
         + "1" + ue(0) + ue((16 * cols - width) // 2) + ue(0) + ue((16 * rows - height) // 2)  # crop, in 2 pixels
-        + "1" + vui,
-    )
+        + "1" "1" f"{1:08b}"  # VUI; aspect_ratio_idc 1: square pixels
+        "0"  # overscan
+        "1" "101" "0" "1" + f"{1:08b}" * 3 +  # video signal: format 5, limited range, BT.709 three times
+        "00000"  # chroma location, timing (the MP4 has it), two HRDs, pic_struct
+        "1" "1" + ue(0) + ue(0) + ue(15) + ue(15) + ue(0) + ue(1)  # bitstream restriction: no reordering
+    )  # fmt: skip
 
-
-# fmt: on
 
 # Picture parameter set (7.3.2.2): CAVLC, QP 28, chroma QP offset -6, deblocking under each slice's control.
 PPS = nal(0x68, ue(0) + ue(0) + "00" + ue(0) + ue(0) + ue(0) + "000" + ue(3) + ue(0) + ue(12) + "100")
@@ -2199,22 +2185,17 @@ def residual(level: int, chroma: bool) -> str:
 def macroblock(colour: Colour, predicted: Colour, in_p_slice: bool, top_row: bool) -> str:
     """macroblock_layer (7.3.5) as Intra_16x16: DC prediction in the top row, vertical below."""
     y, cb, cr = (new - old for new, old in zip(colour, predicted, strict=True))
-    coded_chroma = bool(cb or cr)
-    mode = 2 if top_row else 0
-    mb_type = 1 + mode + 4 * coded_chroma + 5 * in_p_slice
-    bits = (
-        ue(mb_type) + ue(0 if top_row else 2) + "1" + residual(y, chroma=False)
-    )  # type, chroma mode, QP delta
-    return bits + residual(cb, chroma=True) + residual(cr, chroma=True) if coded_chroma else bits
+    chroma = residual(cb, True) + residual(cr, True) if cb or cr else ""
+    mode, chroma_mode = (2, 0) if top_row else (0, 2)
+    mb_type = 1 + mode + (4 if chroma else 0) + 5 * in_p_slice
+    return ue(mb_type) + ue(chroma_mode) + "1" + residual(y, False) + chroma  # the 1: no QP delta
 
 
 def idr_picture(canvas: Sequence[Colour], cols: int) -> bytes:
     """The first picture whole, as one I slice."""
-    header = (
-        ue(0) + ue(7) + ue(0) + "0000" + ue(0) + "00" + "1" + ue(1)
-    )  # ... frame_num, idr_pic_id, QP, no deblocking
+    # ..., frame_num, idr_pic_id, ..., QP, no deblocking
+    bits = [ue(0) + ue(7) + ue(0) + "0000" + ue(0) + "00" + "1" + ue(1)]
     left: Colour = (128, 128, 128)
-    bits = [header]
     for colour in canvas[:cols]:
         bits.append(macroblock(colour, left, False, True))
         left = colour
@@ -2228,14 +2209,10 @@ def idr_picture(canvas: Sequence[Colour], cols: int) -> bytes:
     return nal(0x65, "".join(bits))
 
 
-def p_picture(number: int, canvas: list[Colour], changes: dict[int, Colour], cols: int) -> bytes:
-    """The picture `number` after the first: these places change on the canvas, all others are skipped.
-
-    No place may be in the top row.
-    """
-    bits = [
-        ue(0) + ue(5) + ue(0) + f"{number % 16:04b}" + "000" + "1" + ue(1)
-    ]  # ..., frame_num, lists, QP, no deblocking
+def p_picture(number: int, canvas: list[Colour], changes: Mapping[int, Colour], cols: int) -> bytes:
+    """The picture `number` after the first: these places, none in the top row, change on the canvas."""
+    # ..., frame_num, lists, QP, no deblocking
+    bits = [ue(0) + ue(5) + ue(0) + f"{number % 16:04b}" + "000" + "1" + ue(1)]
     at = 0
     for place in sorted(changes):
         canvas[place] = changes[place]
@@ -2246,267 +2223,151 @@ def p_picture(number: int, canvas: list[Colour], changes: dict[int, Colour], col
     return nal(0x41, "".join(bits))
 
 
-def write_text(text: str, column: int, row: int, dot: int, cols: int) -> set[int]:
-    """The places on the canvas that these letters cover, `dot` macroblocks a dot."""
+def write_text(text: str, line: int, dot: int, cols: int) -> set[int]:
+    """The places on the canvas that this line of the panel covers, `dot` macroblocks a dot."""
     places: set[int] = set()
     for index, letter in enumerate(text):
-        for line, bits in enumerate(_GLYPHS.get(letter, "00000")):
-            for bit in range(3):
-                if int(bits, 8) >> (2 - bit) & 1:
-                    x, y = column + (index * 4 + bit) * dot, row + line * dot
-                    places.update((y + dy) * cols + x + dx for dy in range(dot) for dx in range(dot))
+        for at, bit in enumerate(f"{int(_GLYPHS.get(letter, '0'), 8):015b}"):
+            if bit == "1":
+                x, y = 1 + (4 * index + at % 3) * dot, 1 + (6 * line + 1 + at // 3) * dot
+                places.update((y + dy) * cols + x + dx for dy in range(dot) for dx in range(dot))
     return places
 
 
 def pictures(width: int, height: int, seconds: int, seed: str, text: str) -> Iterator[bytes]:
     """The NAL unit of each picture: bars in the seed's colours, the text, a clock, a progress bar."""
     cols, rows = -(-width // 16), -(-height // 16)
-    turn = (
-        int.from_bytes(hashlib.sha256(seed.encode("utf-8", "replace")).digest()[:4], "big") / 2**32 * math.tau
-    )
-    bars = [
-        (
-            180 - 14 * i,
-            128 + round(60 * math.cos(turn + i * math.tau / 8)),
-            128 + round(60 * math.sin(turn + i * math.tau / 8)),
-        )
-        for i in range(8)
-    ]
+    turn = int(hashlib.sha256(seed.encode("utf-8", "replace")).hexdigest()[:8], 16) / 2**32 * math.tau
+    hues = [turn + i * math.tau / 8 for i in range(8)]
+    chroma = [(128 + round(60 * math.cos(hue)), 128 + round(60 * math.sin(hue))) for hue in hues]
+    bars = [(180 - 14 * i, cb, cr) for i, (cb, cr) in enumerate(chroma)]
     canvas: list[Colour] = [bars[x * 8 // cols] for x in range(cols)] * rows
 
     dot = max(1, cols // 60)
     letters = (cols - 2) // (4 * dot)
-    frames = seconds * FPS
-    clock_places: set[int] = set()
+    bar_start = rows - 1 - dot if rows > 3 * dot + 2 else rows
+    free = bar_start - 1 - 7 * dot  # rows below the clock
     clocks: list[set[int]] = []
-    bar_rows = range(rows - 1 - dot, rows - 1) if rows > 3 * dot + 2 else range(0)
-    free = (bar_rows.start if bar_rows else rows) - 1 - 7 * dot  # rows below the clock
     if letters >= 4 and free >= 0:
         import textwrap  # half as costly as a small clip, so not paid for at the start
 
-        lines = textwrap.wrap(text.upper(), letters)[: max(0, min(3, free // (6 * dot)))]
-        panel = cols * (1 + dot * (7 + 6 * len(lines)))
+        lines = ["0:00", *textwrap.wrap(text.upper(), letters)[: min(3, free // (6 * dot))]]
+        panel = cols * (1 + dot * (1 + 6 * len(lines)))
         canvas[:panel] = [_PANEL] * panel
         for index, line in enumerate(lines):
-            for place in write_text(line, 1, 1 + dot * (7 + 6 * index), dot, cols):
+            for place in write_text(line, index, dot, cols):
                 canvas[place] = _WHITE
-        clocks = [
-            write_text(f"{second // 60}:{second % 60:02}", 1, 1 + dot, dot, cols) for second in range(seconds)
-        ]
-        clock_places = set().union(*clocks[:600])
-        for place in clocks[0]:
-            canvas[place] = _WHITE
+        clocks = [write_text(f"{at // 60}:{at % 60:02}", 0, dot, cols) for at in range(seconds)]
+    bar_rows = range(bar_start, rows - 1)
     for y in bar_rows:
         canvas[y * cols : (y + 1) * cols] = [_GREY] * cols
 
     yield idr_picture(canvas, cols)
-    for number in range(1, frames):
-        columns = range(cols * (number - 1) // (frames - 1), cols * number // (frames - 1))
-        changes = {
-            y * cols + x: bars[x * 8 // cols] for y in bar_rows for x in columns
-        }  # as above: a byte each
+    last = seconds * FPS - 1
+    for number in range(1, last + 1):
+        columns = range(cols * (number - 1) // last, cols * number // last)
+        # In the colour above: a byte each.
+        changes: dict[int, Colour] = {y * cols + x: bars[x * 8 // cols] for y in bar_rows for x in columns}
         if clocks and number % FPS == 0:
-            shown = clocks[number // FPS]
-            for place in clock_places:
-                colour = _WHITE if place in shown else _PANEL
-                if canvas[place] != colour:
-                    changes[place] = colour
+            old, new = clocks[number // FPS - 1 : number // FPS + 1]
+            changes |= dict.fromkeys(old - new, _PANEL) | dict.fromkeys(new - old, _WHITE)
         yield p_picture(number, canvas, changes, cols)
 
+
+def box(kind: bytes, *parts: bytes | int) -> bytes:
+    """A box (ISO 14496-12, 4.2): size, type, parts; a number is a 32-bit word, such as version and flags."""
+    body = b"".join([part if isinstance(part, bytes) else part.to_bytes(4, "big") for part in parts])
+    return (8 + len(body)).to_bytes(4, "big") + kind + body
+
+
+_TIMESCALE = FPS * 1000  # of movie and pictures: a picture lasts 1000 ticks
+_MATRIX = (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # no rotation, no scaling
+_DINF = box(b"dinf", box(b"dref", 0, 1, box(b"url ", 1)))  # flag 1: in this file
+_TRACKS = {  # number, volume, ticks a second, ticks a sample, media header
+    b"vide": (1, 0, _TIMESCALE, 1000, box(b"vmhd", 1, 0, 0)),
+    b"soun": (2, 0x1000000, _SAMPLE_RATE, _AAC_FRAME, box(b"smhd", 0, 0)),
+}
 
 # raw_data_block (ISO 14496-3, 4.4.2): a channel pair of silence, and one with the single MDCT line 18, a sine of
 # 422 Hz at -18 dBFS when repeated: max_sfb 5, mid/side, mid gain 188, one quad (0,0,1,0), side silent.
 _SILENCE = bytes.fromhex("21 00 00 00 00 1c")
 _BEEP = bytes.fromhex("21 01 55 e0 10 42 16 00 02 8e")
 
-
-def sound(seconds: int) -> list[bytes]:
-    """AAC frames of 48 kHz stereo: a beep of a tenth of a second whenever the clock moves on."""
-    count = -(-seconds * _SAMPLE_RATE // _AAC_FRAME)
-    return [_BEEP if i * _AAC_FRAME % _SAMPLE_RATE < _SAMPLE_RATE // 10 else _SILENCE for i in range(count)]
-
-
-def u16(*values: int) -> bytes:
-    """Big-endian 16-bit words."""
-    return b"".join(value.to_bytes(2, "big") for value in values)
-
-
-def u32(*values: int) -> bytes:
-    """Big-endian 32-bit words."""
-    return b"".join(value.to_bytes(4, "big") for value in values)
-
-
-def box(kind: bytes, *parts: bytes) -> bytes:
-    """A box (ISO 14496-12, 4.2): size, type, what is in it."""
-    body = b"".join(parts)
-    return u32(8 + len(body)) + kind + body
-
-
-def full_box(kind: bytes, *parts: bytes, flags: int = 0) -> bytes:
-    """A box with version 0 and flags."""
-    return box(kind, u32(flags), *parts)
-
-
-_MATRIX = u32(0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # no rotation, no scaling
-_TIMESCALE = FPS * 1000  # of movie and pictures: a picture lasts 1000 ticks
-
-
-class Track(NamedTuple):
-    """One track: its samples, and what its boxes say of them."""
-
-    number: int
-    samples: list[bytes]
-    timescale: int  # ticks a second
-    sample_ticks: int  # length of each sample but the last
-    length_ticks: int  # of the whole track
-    handler: bytes  # vide or soun
-    entry: bytes  # sample description
-    media_header: bytes
-    width: int = 0
-    height: int = 0
-
-
-def mvhd(length_ticks: int) -> bytes:
-    """Movie header: times, length, rate 1.0, volume 1.0, next track 3."""
-    return full_box(
-        b"mvhd",
-        u32(0, 0, _TIMESCALE, length_ticks, 0x10000),
-        u16(0x100, 0),
-        u32(0, 0),
-        _MATRIX,
-        bytes(24),
-        u32(3),
-    )
-
-
-def tkhd(track: Track, length_ticks: int) -> bytes:
-    """Track header: enabled and in the movie, length in movie ticks, volume of sound, size in 16.16."""
-    volume = 0x100 if track.handler == b"soun" else 0
-    return full_box(
-        b"tkhd",
-        u32(0, 0, track.number, 0, length_ticks, 0, 0),
-        u16(0, 0, volume, 0),
-        _MATRIX,
-        u32(track.width << 16, track.height << 16),
-        flags=3,
-    )
-
-
-def stbl(track: Track, chunk_offset: int) -> bytes:
-    """Sample tables: all samples in one chunk at this offset of the file."""
-    count = len(track.samples)
-    last_ticks = track.length_ticks - (count - 1) * track.sample_ticks
-    runs = (
-        [(count, last_ticks)]
-        if last_ticks == track.sample_ticks or count == 1
-        else [(count - 1, track.sample_ticks), (1, last_ticks)]
-    )
-    return box(
-        b"stbl",
-        full_box(b"stsd", u32(1), track.entry),
-        full_box(b"stts", u32(len(runs)), *[u32(*run) for run in runs]),
-        full_box(b"stss", u32(1, 1))
-        if track.handler == b"vide"
-        else b"",  # without it every picture were a key frame
-        full_box(b"stsc", u32(1, 1, count, 1)),
-        full_box(b"stsz", u32(0, count), *[u32(len(sample)) for sample in track.samples]),
-        full_box(b"stco", u32(1, chunk_offset)),
-    )
-
-
-def trak(track: Track, movie_ticks: int, chunk_offset: int) -> bytes:
-    """A track: header, and its media with sample tables."""
-    dinf = box(b"dinf", full_box(b"dref", u32(1), full_box(b"url ", flags=1)))  # flag 1: in this file
-    mdhd = full_box(b"mdhd", u32(0, 0, track.timescale, track.length_ticks), u16(0x55C4, 0))  # language und
-    hdlr = full_box(b"hdlr", u32(0), track.handler, bytes(12), b"\0")
-    minf = box(b"minf", track.media_header, dinf, stbl(track, chunk_offset))
-    return box(b"trak", tkhd(track, movie_ticks), box(b"mdia", mdhd, hdlr, minf))
+# Sample description of AAC-LC: data reference 1, 2 channels of 16 bits; and its elementary stream descriptor
+# (ISO 14496-1): ES_ID 0; AAC, audio, buffer, maximal and mean bits a second; AudioSpecificConfig: AAC-LC,
+# 48 kHz, two channels.
+_ESDS = box(b"esds", 0, bytes.fromhex("03190000 00 04114015 000006 00000900 000008ca 05021190 060102"))
+_MP4A = box(b"mp4a", 0, 1, 0, 0, 0x20010, 0, _SAMPLE_RATE << 16, _ESDS)
 
 
 def avc1(width: int, height: int) -> bytes:
-    """Sample description of H.264 (ISO 14496-15): size, 72 dpi, depth 24, parameter sets, 4-byte NAL lengths."""
+    """Sample description of H.264 (ISO 14496-15): size, 72 dpi, depth 24, parameter sets."""
     sequence = sps(width, height)
-    avcc = box(
-        b"avcC",
-        bytes([1, *sequence[1:4], 0xFF, 0xE1]),
-        u16(len(sequence)),
-        sequence,
-        bytes([1]),
-        u16(len(PPS)),
-        PPS,
+    # Lengths of 4 bytes before the NAL units; one SPS and one PPS, each with its 16-bit length.
+    lists = b"\xff\xe1\0%c%b\1\0%c%b" % (len(sequence), sequence, len(PPS), PPS)
+    avcc = box(b"avcC", b"\1", sequence[1:4], lists)
+    size = width << 16 | height
+    return box(b"avc1", 0, 1, bytes(16), size, 0x480000, 0x480000, 0, b"\0\1", bytes(32), 0x18FFFF, avcc)
+
+
+def trak(
+    handler: bytes, samples: list[bytes], seconds: int, entry: bytes, size: tuple[int, int], offset: int
+) -> bytes:
+    """A track: header, and media with sample tables; all samples are one chunk at this offset of the file."""
+    number, volume, timescale, sample_ticks, media_header = _TRACKS[handler]
+    width, height = size
+    count, ticks = len(samples), seconds * timescale
+    last_ticks = ticks - (count - 1) * sample_ticks
+    runs = [count, last_ticks] if last_ticks == sample_ticks else [count - 1, sample_ticks, 1, last_ticks]
+    stbl = box(
+        b"stbl",
+        box(b"stsd", 0, 1, entry),
+        box(b"stts", 0, len(runs) // 2, *runs),
+        box(b"stss", 0, 1, 1) if handler == b"vide" else b"",  # without it every picture were a key frame
+        box(b"stsc", 0, 1, 1, count, 1),
+        box(b"stsz", 0, 0, count, *map(len, samples)),
+        box(b"stco", 0, 1, offset),
     )
-    return box(
-        b"avc1",
-        bytes(6) + u16(1) + bytes(16) + u16(width, height),
-        u32(0x480000, 0x480000, 0) + u16(1) + bytes(32) + u16(24, 0xFFFF),
-        avcc,
-    )
-
-
-def mp4a() -> bytes:
-    """Sample description of AAC-LC, 48 kHz stereo, with its elementary stream descriptor (ISO 14496-1)."""
-    esds = full_box(
-        b"esds",
-        bytes.fromhex("03 19 0000 00"),  # ES_Descriptor, ES_ID 0
-        bytes.fromhex(
-            "04 11 40 15 000006 00000900 000008ca"
-        ),  # AAC, audio; buffer, maximal and mean bits a second
-        bytes.fromhex("05 02 1190"),  # AudioSpecificConfig: AAC-LC, 48 kHz, two channels
-        bytes.fromhex("06 01 02"),
-    )
-    return box(b"mp4a", bytes(6) + u16(1) + bytes(8) + u16(2, 16, 0, 0) + u32(_SAMPLE_RATE << 16), esds)
-
-
-def udta(tags: Mapping[bytes, str]) -> bytes:
-    """Metadata as players show it: iTunes-style text tags."""
-    items = [
-        box(b"\xa9" + name, box(b"data", u32(1, 0), text.encode("utf-8", "replace")))
-        for name, text in tags.items()
-    ]
-    hdlr = full_box(b"hdlr", u32(0), b"mdirappl", u32(0, 0), b"\0")
-    return box(b"udta", full_box(b"meta", hdlr, box(b"ilst", *items)))
+    mdhd = box(b"mdhd", 0, 0, 0, timescale, ticks, 0x55C40000)  # language und
+    hdlr = box(b"hdlr", 0, 0, handler, bytes(13))
+    mdia = box(b"mdia", mdhd, hdlr, box(b"minf", media_header, _DINF, stbl))
+    place = (3, 0, 0, number, 0, seconds * _TIMESCALE, 0, 0, 0, volume)  # flags 3: enabled and in the movie
+    tkhd = box(b"tkhd", *place, *_MATRIX, width << 16, height << 16)
+    return box(b"trak", tkhd, mdia)
 
 
 def draw_test_card(
-    width: int,
-    height: int,
-    seconds: int,
-    *,
-    seed: str,
-    text: str,
-    audio: bool,
-    tags: Mapping[bytes, str] | None = None,
+    width: int, height: int, seconds: int, *, seed: str, text: str, audio: bool, tags: Tags | None = None
 ) -> bytes:
     """An MP4 of exactly this size in pixels and length in seconds; the same arguments give the same bytes.
 
     Odd sizes are rounded down to even ones, as 4:2:0 needs; what no H.264 level holds is scaled down.
     """
-    shrink = math.sqrt(
-        max(1, width / 16 * height / 16 / _MAX_MACROBLOCKS, max(width, height) ** 2 / 16800**2)
-    )
+    shrink = math.sqrt(max(1, width * height / 256 / _MAX_MACROBLOCKS, max(width, height) ** 2 / 16800**2))
     width, height = (max(2, int(side / shrink) // 2 * 2) for side in (width, height))
     seconds = max(1, min(seconds, MAX_CLIP_SECONDS))
-    video = [u32(len(unit)) + unit for unit in pictures(width, height, seconds, seed, text)]
-    movie_ticks = seconds * _TIMESCALE
-    vmhd = full_box(b"vmhd", u32(0, 0), flags=1)
-    tracks = [
-        Track(1, video, _TIMESCALE, 1000, movie_ticks, b"vide", avc1(width, height), vmhd, width, height)
-    ]
-    if audio:
-        smhd = full_box(b"smhd", u32(0))
-        tracks.append(
-            Track(2, sound(seconds), _SAMPLE_RATE, _AAC_FRAME, seconds * _SAMPLE_RATE, b"soun", mp4a(), smhd)
-        )
-    media = [b"".join(track.samples) for track in tracks]
-    ftyp = box(b"ftyp", b"isom", u32(512), b"isomiso2avc1mp41")
+    video = [len(unit).to_bytes(4, "big") + unit for unit in pictures(width, height, seconds, seed, text)]
+    aac_frames = range(0, seconds * _SAMPLE_RATE if audio else 0, _AAC_FRAME)  # a tenth of each second beeps
+    sound = [_BEEP if at % _SAMPLE_RATE < _SAMPLE_RATE // 10 else _SILENCE for at in aac_frames]
+    media = b"".join(video)
+    entry = avc1(width, height)
+    form = (0x10000, 0x1000000, 0, 0, *_MATRIX)  # rate 1.0, volume 1.0
+    mvhd = box(b"mvhd", 0, 0, 0, _TIMESCALE, seconds * _TIMESCALE, *form, bytes(24), 3)  # next track 3
+    # Tags in the manner of iTunes, which is what players show.
+    named = [(b"\xa9" + name, value.encode("utf-8", "replace")) for name, value in (tags or {}).items()]
+    ilst = box(b"ilst", *[box(kind, box(b"data", 1, 0, value)) for kind, value in named])
+    hdlr = box(b"hdlr", 0, 0, b"mdirappl", bytes(9))
+    udta = box(b"udta", box(b"meta", 0, hdlr, ilst))
 
     def moov(start: int) -> bytes:
-        offsets = [start, start + len(media[0])]
-        boxes = [trak(track, movie_ticks, offset) for track, offset in zip(tracks, offsets, strict=False)]
-        return box(b"moov", mvhd(movie_ticks), *boxes, udta(tags or {}))
+        traks = [trak(b"vide", video, seconds, entry, (width, height), start)]
+        if sound:
+            traks.append(trak(b"soun", sound, seconds, _MP4A, (0, 0), start + len(media)))
+        return box(b"moov", mvhd, *traks, udta)
 
+    ftyp = box(b"ftyp", b"isom", 512, b"isomiso2avc1mp41")
     start = len(ftyp) + len(moov(0)) + 8  # moov is as long whatever the offsets are
-    return b"".join([ftyp, moov(start), box(b"mdat", *media)])
+    return b"".join([ftyp, moov(start), box(b"mdat", media, *sound)])
 
 
 def clip_of(job: Job, index: int) -> bytes | Path:
@@ -3227,19 +3088,15 @@ def answer_preflight(mock: VideoMock, request: Request) -> Response:
 # pages of other origins and to names that a hostile DNS could have pointed here.  The page at / shows what these
 # routes say, and each of its buttons is one of their calls.
 
-_LOCAL_NAMES = ("localhost", "host.docker.internal")
-
 
 def check_control_access(mock: VideoMock, request: Request) -> None:
     """403 for another origin's page, and for a Host that is neither an address nor a local name."""
     host = request.headers.get("host", "localhost")
-    name = host.rpartition(":")[0] if re.search(r":\d*$", host) else host
-    name = name.strip("[]").lower()
-    known = (*_LOCAL_NAMES, mock.config.host.lower(), urlsplit(mock.config.public_url).hostname)
-    if not ("." not in name or name in known or _is_ip_address(name)):
-        raise ApiError(
-            403, f"The control API does not answer to the name {name}; start with --host or --public-url"
-        )
+    name = re.sub(r":\d*$", "", host).strip("[]").lower()
+    known = ("host.docker.internal", mock.config.host.lower(), urlsplit(mock.config.public_url).hostname)
+    if "." in name and name not in known and not _is_ip_address(name):
+        cure = "start with --host or --public-url"
+        raise ApiError(403, f"The control API does not answer to the name {name}; {cure}")
     origin = request.headers.get("origin")
     if origin is not None and origin.lower().partition("://")[2] != host.lower():
         raise ApiError(403, f"The control API is closed to pages of {origin}")
@@ -3247,28 +3104,26 @@ def check_control_access(mock: VideoMock, request: Request) -> None:
 
 def _is_ip_address(name: str) -> bool:
     for family in (socket.AF_INET, socket.AF_INET6):
-        try:
+        with contextlib.suppress(OSError, ValueError):
             socket.inet_pton(family, name)
             return True
-        except (OSError, ValueError):
-            continue
     return False
 
 
 def _from_query(reader: Reader) -> Reader:
     def read(value: Any, path: str) -> Any:
         try:
-            return reader(float(value), path)
-        except ValueError as error:
-            raise error if isinstance(error, SetupError) else _expected("a number", value, path) from None
+            number = float(value)
+        except ValueError:
+            raise _expected("a number", value, path) from None
+        return reader(number, path)
 
     return read
 
 
 _WAIT_KEYS: Readers = {
     "wait": _from_query(_read_number(0, 60, whole=False)),
-    "count": _from_query(_read_number(1)),
-    "limit": _from_query(_read_number(1)),
+    **dict.fromkeys(("count", "limit"), _from_query(_read_number(1))),
     "testId": None,
 }
 _REQUESTS_KEYS: Readers = {
@@ -3281,6 +3136,13 @@ _REQUESTS_KEYS: Readers = {
 def control_response(value: Any, status: int = 200) -> Response:
     """JSON without the API's headers: no page of another origin is let in."""
     return Response(status, to_json(value), _JSON)
+
+
+def _control_body(request: Request) -> Any:
+    try:
+        return parse_json(request.body)
+    except ValueError as error:
+        raise SetupError(f"body: not JSON: {error}") from None
 
 
 def control_health(mock: VideoMock, request: Request) -> Response:
@@ -3316,13 +3178,11 @@ def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
     return clip_response(request, mock.clip(found[0], index), (), ranges=True)
 
 
-_FINISH_KEYS: Readers = {"status": _read_choice(*ENDINGS), "error": _or_null(read_text)}
-
-
 def control_finish(mock: VideoMock, request: Request, job_id: str) -> Response:
     """Force a job's ending: {"status": "failed", "error": "..."}."""
-    given = read_fields(control_body(request), "body", _FINISH_KEYS, required=("status",))
-    return control_response(mock.finish(job_id, given["status"], error=given.get("error")))
+    known = {"status": _read_choice(*ENDINGS), "error": _or_null(read_text)}
+    given = read_fields(_control_body(request), "body", known, required=("status",))
+    return control_response(mock.finish(job_id, **given))
 
 
 def control_list_fixtures(mock: VideoMock, request: Request) -> Response:
@@ -3332,7 +3192,7 @@ def control_list_fixtures(mock: VideoMock, request: Request) -> Response:
 
 def control_add_fixtures(mock: VideoMock, request: Request) -> Response:
     """Put a fixture, or a list of them, before the others."""
-    return control_response({"fixtures": mock.add_fixture(control_body(request))}, status=201)
+    return control_response({"fixtures": mock.add_fixture(_control_body(request))}, status=201)
 
 
 def control_list_faults(mock: VideoMock, request: Request) -> Response:
@@ -3342,7 +3202,7 @@ def control_list_faults(mock: VideoMock, request: Request) -> Response:
 
 def control_add_faults(mock: VideoMock, request: Request) -> Response:
     """Inject a fault, or a list of them."""
-    return control_response({"faults": mock.add_fault(control_body(request))}, status=201)
+    return control_response({"faults": mock.add_fault(_control_body(request))}, status=201)
 
 
 def control_clear_faults(mock: VideoMock, request: Request) -> Response:
@@ -3356,12 +3216,10 @@ def control_time(mock: VideoMock, request: Request) -> Response:
     return control_response({"now": round(mock.now(), 3)})
 
 
-_TIME_KEYS: Readers = {"advance": _read_number(0, 1e9, whole=False)}
-
-
 def control_advance(mock: VideoMock, request: Request) -> Response:
     """Move the clock forward: {"advance": 45}, in seconds."""
-    given = read_fields(control_body(request), "body", _TIME_KEYS, required=("advance",))
+    known = {"advance": _read_number(0, 1e9, whole=False)}
+    given = read_fields(_control_body(request), "body", known, required=("advance",))
     try:
         return control_response({"now": round(mock.advance(given["advance"]), 3)})
     except ValueError as error:
@@ -3380,14 +3238,6 @@ def control_reset(mock: VideoMock, request: Request) -> Response:
     return control_health(mock, request)
 
 
-def control_body(request: Request) -> Any:
-    """The body as JSON, strictly."""
-    try:
-        return parse_json(request.body)
-    except ValueError as error:
-        raise SetupError(f"body: not JSON: {error}") from None
-
-
 def status_page(mock: VideoMock, request: Request) -> Response:
     """This page: jobs and requests live, clips, endings, clock, reset."""
     rows = "".join(
@@ -3399,14 +3249,12 @@ def status_page(mock: VideoMock, request: Request) -> Response:
     nonce = os.urandom(12).hex()
     values = {"routes": rows, "nonce": nonce, "version": __version__}
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], STATUS_PAGE)
-    policy = f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'"
-    policy += "; connect-src 'self'; media-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
-    headers = (
-        ("Content-Type", "text/html; charset=utf-8"),
-        ("Cache-Control", "no-store"),
-        ("Content-Security-Policy", f"{policy}; frame-ancestors 'none'"),
-        ("X-Content-Type-Options", "nosniff"),
+    policy = (
+        f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; "
+        "media-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
+    headers: Headers = (("Content-Type", "text/html; charset=utf-8"), ("Cache-Control", "no-store"))
+    headers += (("Content-Security-Policy", policy), ("X-Content-Type-Options", "nosniff"))
     return Response(200, page.encode(), headers)
 
 
@@ -4127,11 +3975,10 @@ def log_line(request: Request, status: int | None, ms: float) -> str:
 MAX_HEAD_BYTES = 65_536
 MAX_TARGET_BYTES = 8_192
 IDLE_SECONDS = 75.0  # between two requests of a connection
-REQUEST_SECONDS = (
-    30.0  # for a head, or the next megabyte of a body, to arrive; for a block of an answer to be taken
-)
+REQUEST_SECONDS = 30.0  # for a head, or a body's next megabyte, to come; for a block of an answer to be taken
 LOOK_SECONDS = 1.0  # how often the deadlines of all connections are looked at
 _LINGER_BYTES = 4 << 20  # of an unread body that are thrown away, so that the client gets to read the refusal
+_DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
 _REQUEST_LINE = r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])"
 _HEADER = r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)"
@@ -4190,22 +4037,13 @@ def parse_head(head: bytes) -> Head:
     path, _, query = target.partition("?")
     connection = headers.get("connection", "").lower()
     keep_alive = "keep-alive" in connection if http_1_0 else "close" not in connection
-    return Head(method, path, query, headers, keep_alive, http_1_0, _body_length(headers, http_1_0))
-
-
-def _body_length(headers: Mapping[str, str], http_1_0: bool) -> int | None:
-    length, encoding = headers.get("content-length", "0"), headers.get("transfer-encoding")
-    if encoding is not None:
-        if "content-length" in headers or http_1_0 or encoding.lower() != "chunked":
-            raise ApiError(400, "Transfer-Encoding must be chunked, alone, and not in HTTP/1.0")
-        return None
-    if not re.fullmatch("[0-9]{1,18}", length):
+    length, encoding = headers.get("content-length"), headers.get("transfer-encoding")
+    if encoding is not None and (length is not None or http_1_0 or encoding.lower() != "chunked"):
+        raise ApiError(400, "Transfer-Encoding must be chunked, alone, and not in HTTP/1.0")
+    if length is not None and not re.fullmatch("[0-9]{1,18}", length):
         raise ApiError(400, "Malformed Content-Length")
-    return int(length)
-
-
-class _Gone(Exception):
-    """The client went away; there is nobody to answer."""
+    body_bytes = int(length or 0) if encoding is None else None
+    return Head(method, path, query, headers, keep_alive, http_1_0, body_bytes)
 
 
 class _Adapter(socketserver.BaseRequestHandler):
@@ -4217,24 +4055,21 @@ class _Adapter(socketserver.BaseRequestHandler):
 
     server: _Server
     request: socket.socket
-
-    def setup(self) -> None:
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.buffer = b""
-        self.sending = False
-        self.body_bytes = 0  # received since the deadline was set
-        self.deadline = math.inf
-        self.server.connections.add(self)
-
-    def finish(self) -> None:
-        self.server.connections.discard(self)
+    buffer = b""  # received and not yet read
+    sending = False
+    deadline = math.inf
+    body_bytes = 0  # received since the deadline was set
 
     def handle(self) -> None:
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.server.connections.add(self)
         try:
             while self.serve_one():
                 pass
-        except (_Gone, OSError) as error:
+        except OSError as error:
             self.server.debug(f"{self.client_address[0]} went away: {error!r}")
+        finally:
+            self.server.connections.discard(self)
 
     def serve_one(self) -> bool:
         """Read one request and answer it; whether another may follow on this connection."""
@@ -4257,25 +4092,20 @@ class _Adapter(socketserver.BaseRequestHandler):
             keep_alive = head.keep_alive and framed and response.truncate is None
             unsent = _answer_bytes(response, head, keep_alive)
             if response.stream is None:
-                unsent = self.send_at_once(unsent)
+                try:
+                    sent = self.request.send(unsent, _DO_NOT_WAIT)
+                except BlockingIOError:
+                    sent = 0
+                unsent = unsent[sent:]
         return self.complete(response, unsent, head, keep_alive)
-
-    def send_at_once(self, data: bytes) -> bytes:
-        """Send what the socket takes without blocking; the rest."""
-        try:
-            return data[self.request.send(data, _DO_NOT_WAIT) :]
-        except BlockingIOError:
-            return data
 
     def complete(self, response: Response, unsent: bytes, head: Head | None, keep_alive: bool) -> bool:
         """Send the rest of an answer; whether the connection goes on."""
         if unsent:
-            self.deadline = time.monotonic() + REQUEST_SECONDS
             self.sending = True
             if response.stream is None or (head is not None and head.method == "HEAD"):
                 for start in range(0, len(unsent), _BLOCK_BYTES):
-                    self.deadline = time.monotonic() + REQUEST_SECONDS
-                    self.request.sendall(unsent[start : start + _BLOCK_BYTES])
+                    self.send(unsent[start : start + _BLOCK_BYTES])
             else:
                 chunked = response.length is None and head is not None and not head.http_1_0
                 keep_alive = self.send_stream(unsent, response, chunked) and keep_alive
@@ -4284,21 +4114,23 @@ class _Adapter(socketserver.BaseRequestHandler):
             self.linger()
         return keep_alive
 
+    def send(self, data: bytes) -> None:
+        self.deadline = time.monotonic() + REQUEST_SECONDS
+        self.request.sendall(data)
+
     def send_stream(self, start: bytes, response: Response, chunked: bool) -> bool:
         """Send block by block what follows this start of an answer; False if it was cut short."""
         assert response.stream is not None
-        left = math.inf if response.truncate is None else response.truncate
-        sent = 0
+        sent, end = 0, sys.maxsize if response.truncate is None else response.truncate
         for block in response.stream:
-            part = block[: int(left)] if len(block) > left else block
+            part = block[: end - sent]
             frame = b"%x\r\n%b\r\n" % (len(block), part) if chunked else part
-            if part is not block:  # cut: neither the chunk nor the body gets its end
-                self.request.sendall(start + frame.removesuffix(b"\r\n"))
+            if len(part) < len(block):  # cut: neither the chunk nor the body gets its end
+                self.send(start + frame.removesuffix(b"\r\n"))
                 return False
-            self.request.sendall(start + frame)
-            start, left, sent = b"", left - len(part), sent + len(part)
-            self.deadline = time.monotonic() + REQUEST_SECONDS
-        self.request.sendall(start + (b"0\r\n\r\n" if chunked else b""))
+            self.send(start + frame)
+            start, sent = b"", sent + len(part)
+        self.send(start + (b"0\r\n\r\n" if chunked else b""))
         return response.length in (None, sent)
 
     def linger(self) -> None:
@@ -4314,7 +4146,7 @@ class _Adapter(socketserver.BaseRequestHandler):
         if not data:
             if time.monotonic() > self.deadline:
                 raise ApiError(408)
-            raise _Gone
+            raise ConnectionAbortedError
         self.body_bytes += len(data)
         if self.body_bytes > _BLOCK_BYTES:  # a large body may take its time as long as it moves
             self.body_bytes, self.deadline = 0, time.monotonic() + REQUEST_SECONDS
@@ -4328,16 +4160,12 @@ class _Adapter(socketserver.BaseRequestHandler):
             buffer = self.request.recv(65536)
             if not buffer:
                 return None
-        while (end := buffer.find(b"\r\n\r\n")) <= 0 or buffer[0] in b"\r\n":
-            self.deadline = min(self.deadline, time.monotonic() + REQUEST_SECONDS)
-            buffer = buffer.lstrip(b"\r\n")  # RFC 9112, 2.2: empty lines before a request are skipped
-            if (end := buffer.find(b"\r\n\r\n")) > 0:
-                break
+        buffer = buffer.lstrip(b"\r\n")  # RFC 9112, 2.2: empty lines before a request are skipped
+        while (end := buffer.find(b"\r\n\r\n")) < 0 and len(buffer) <= MAX_HEAD_BYTES:
             if re.search(rb"(?<!\r)\n", buffer):
                 raise ApiError(400, "Line feed without carriage return")
-            if len(buffer) > MAX_HEAD_BYTES:
-                break
-            buffer += self.receive()
+            self.deadline = min(self.deadline, time.monotonic() + REQUEST_SECONDS)
+            buffer = (buffer + self.receive()).lstrip(b"\r\n")
         if not 0 <= end <= MAX_HEAD_BYTES:
             raise ApiError(431 if b"\n" in buffer[: MAX_TARGET_BYTES + 64] else 414)
         self.buffer = buffer[end + 4 :]
@@ -4355,7 +4183,6 @@ class _Adapter(socketserver.BaseRequestHandler):
         return self.read_chunks() if head.length is None else self.take(head.length)
 
     def take(self, count: int) -> bytes:
-        """Exactly this many bytes."""
         parts, have = [self.buffer], len(self.buffer)
         while have < count:
             parts.append(self.receive())
@@ -4366,14 +4193,12 @@ class _Adapter(socketserver.BaseRequestHandler):
 
     def take_line(self) -> bytes:
         """A line of the chunked coding, without its end."""
-        while (end := self.buffer.find(b"\r\n")) < 0:
-            if len(self.buffer) > 4096 or b"\n" in self.buffer:
-                raise ApiError(400, "Malformed chunk")
+        while b"\n" not in self.buffer and len(self.buffer) <= 4096:
             self.buffer += self.receive()
-        line, self.buffer = self.buffer[:end], self.buffer[end + 2 :]
-        if b"\n" in line:
+        line, end, self.buffer = self.buffer.partition(b"\n")
+        if not end or not line.endswith(b"\r"):
             raise ApiError(400, "Malformed chunk")
-        return line
+        return line[:-1]
 
     def read_chunks(self) -> bytes:
         """A body in chunks (RFC 9112, 7.1); extensions and trailers are dropped."""
@@ -4401,23 +4226,16 @@ class _Adapter(socketserver.BaseRequestHandler):
         raise ApiError(400, "Malformed trailers")
 
 
-_DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
-
-
 def _answer_bytes(response: Response, head: Head | None, keep_alive: bool) -> bytes:
-    """Status line, headers and, unless it is streamed, the body."""
     http_1_0 = head is not None and head.http_1_0
     start = _answer_head(response.status, response.headers, keep_alive, http_1_0, int(time.time()))
-    length, body = response.length, response.body
-    if response.stream is None:
-        length = len(body)
+    length = len(response.body) if response.stream is None else response.length
     if length is not None and response.status != 204:
         start += b"Content-Length: %d\r\n" % length
     elif response.stream is not None and not http_1_0:
         start += b"Transfer-Encoding: chunked\r\n"
-    if head is not None and head.method == "HEAD":
-        return start + b"\r\n"
-    return start + b"\r\n" + (body if response.truncate is None else body[: response.truncate])
+    body = b"" if head is not None and head.method == "HEAD" else response.body[: response.truncate]
+    return start + b"\r\n" + body
 
 
 @functools.lru_cache(maxsize=64)
@@ -4447,22 +4265,21 @@ class _Server(ThreadingHTTPServer):
         super().__init__((mock.config.host, mock.config.port), _Adapter)
 
     def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(
-            self
-        )  # HTTPServer's asks the DNS for a name, which can take seconds
+        # Not HTTPServer's, which asks the DNS for a name; that can take seconds.
+        socketserver.TCPServer.server_bind(self)
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, *args: Any) -> None:
         thread = threading.Thread(
-            target=self.process_request_thread, args=(request, client_address), name="connection", daemon=True
+            target=self.process_request_thread, args=args, name="connection", daemon=True
         )
         self.connection_threads.add(thread)
         thread.start()
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        super().process_request_thread(request, client_address)
+    def process_request_thread(self, *args: Any) -> None:
+        super().process_request_thread(*args)
         self.connection_threads.discard(threading.current_thread())
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, *_: Any) -> None:
         error = sys.exc_info()[1]
         if isinstance(error, OSError):
             self.debug(f"connection lost: {error}")
@@ -4479,7 +4296,6 @@ class _Server(ThreadingHTTPServer):
                 shut_down(connection.request, socket.SHUT_RDWR if connection.sending else socket.SHUT_RD)
 
     def end_connections(self) -> None:
-        """Close what is open and wait for its threads."""
         for connection in list(self.connections):
             shut_down(connection.request)
         for thread in list(self.connection_threads):
@@ -4489,16 +4305,10 @@ class _Server(ThreadingHTTPServer):
 _P = ParamSpec("_P")
 
 
-def _with_fields_of(
-    config: Callable[_P, Config],
-) -> Callable[[Callable[[Any, Config], None]], Callable[Concatenate[Any, _P], None]]:
-    """Let an __init__ take the fields of Config as its keyword arguments, typed."""
-
-    def decorate(init: Callable[[Any, Config], None]) -> Callable[Concatenate[Any, _P], None]:
-        def with_fields(self: Any, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
-            init(self, config(*args, **kwargs))
-
-        return with_fields
+def _with_fields_of(config: Callable[_P, Config]) -> Callable[[Any], Callable[Concatenate[Any, _P], None]]:
+    # Lets an __init__ take the fields of Config as its keyword arguments, typed.
+    def decorate(init: Any) -> Callable[Concatenate[Any, _P], None]:
+        return lambda self, /, *args, **kwargs: init(self, config(*args, **kwargs))
 
     return decorate
 
@@ -4562,7 +4372,7 @@ class MockServer(VideoMock):
         try:
             self.stop()
         except RuntimeError:
-            if error is None:
+            if error is None:  # what the test itself raised matters more
                 raise
 
     @property
@@ -4591,9 +4401,8 @@ def pytest_configure(config: Any) -> None:
         with MockServer() as mock:
             yield mock
 
-    fixtures = type(
-        "Fixtures", (), {"openrouter_video_mock": staticmethod(pytest.fixture(openrouter_video_mock))}
-    )
+    fixture = staticmethod(pytest.fixture(openrouter_video_mock))
+    fixtures = type("Fixtures", (), {"openrouter_video_mock": fixture})
     config.pluginmanager.register(fixtures(), "openrouter_video_mock fixtures")
 
 
@@ -4603,7 +4412,7 @@ def pytest_configure(config: Any) -> None:
 # Exit status: 0 after SIGINT or SIGTERM, 1 with one line for what stops the start, 2 for wrong usage.
 
 _ENVIRONMENT = "OPENROUTER_VIDEO_MOCK_"
-_SHORT_FLAGS = {"port": ["-p"], "fixtures": ["-f"]}
+_SHORT_FLAGS = {"port": ["-p"], "fixtures": ["-f"], "quiet": ["-q"], "verbose": ["-v"]}
 _DEFAULT_PORT = 8080
 _COMMANDS: dict[str, tuple[Any, str, str]] = {  # like OPTIONS, for what is no setting of a mock
     "validate": (bool, "", "read the fixtures, say what is wrong, and exit"),
@@ -4631,8 +4440,7 @@ examples:
     )
     defaults = Config(port=_DEFAULT_PORT)._asdict()
     for name, (parse, placeholder, text) in {**OPTIONS, **_COMMANDS}.items():
-        short = {"quiet": ["-q"], "verbose": ["-v"], **_SHORT_FLAGS}.get(name, [])
-        flags = [*short, f"--{name.replace('_', '-')}"]
+        flags = [*_SHORT_FLAGS.get(name, ()), f"--{name.replace('_', '-')}"]
         if parse is bool:
             parser.add_argument(*flags, action="store_true", help=text)
             continue
@@ -4726,14 +4534,12 @@ class _Log:
         self._thread: threading.Thread | None = None
 
     def say(self, line: str) -> None:
-        """Write now."""
         with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
             if self._stream is not None:
                 self._stream.write(f"{_coloured(line) if self._stream.isatty() else line}\n")
                 self._stream.flush()
 
     def say_soon(self, line: str) -> None:
-        """Leave it to the thread."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._write, name="log", daemon=True)
             self._thread.start()
@@ -4753,12 +4559,10 @@ class _Log:
 
 
 def _coloured(line: str) -> str:
-    """A request's line with its status in colour, for terminals."""
-    status = re.search(r" ([1-5]\d\d|closed) ", line)
-    if not status:
-        return line
-    colour = 32 if status[1] < "4" else 31
-    return f"{line[: status.start(1)]}\x1b[{colour}m{status[1]}\x1b[0m{line[status.end(1) :]}"
+    def colour(status: re.Match[str]) -> str:
+        return f" \x1b[{32 if status[1] < '4' else 31}m{status[1]}\x1b[0m "
+
+    return re.sub(r" ([1-5]\d\d|closed) ", colour, line, count=1)
 
 
 def check_health(config: Config, wait: float, say: Callable[[str], None]) -> int:
@@ -4766,16 +4570,14 @@ def check_health(config: Config, wait: float, say: Callable[[str], None]) -> int
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
     end = time.monotonic() + wait
     while True:
-        connection = http.client.HTTPConnection(host, config.port, timeout=2)
         try:
-            connection.request("GET", "/health")
-            if json.loads(connection.getresponse().read())["status"] == "ok":
-                return 0
+            with contextlib.closing(http.client.HTTPConnection(host, config.port, timeout=2)) as connection:
+                connection.request("GET", "/health")
+                if json.loads(connection.getresponse().read())["status"] == "ok":
+                    return 0
             reason = "something else answers"
         except (OSError, ValueError, TypeError, LookupError, http.client.HTTPException) as error:
             reason = str(error) or type(error).__name__
-        finally:
-            connection.close()
         if time.monotonic() >= end:
             say(f"no mock on {host}:{config.port}: {reason}")
             return 1
@@ -4786,6 +4588,5 @@ if __name__ == "__main__":
     _status = main()
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
-    os._exit(
-        _status
-    )  # at once: no waiting for connections, and no thread left to trip over a closing interpreter
+    # At once: no waiting for connections, and no thread left to trip over a closing interpreter.
+    os._exit(_status)
