@@ -63,7 +63,7 @@ import ssl
 import sys
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from http.server import ThreadingHTTPServer
@@ -1533,9 +1533,13 @@ def scenario_fixtures() -> tuple[Fixture, ...]:
 # To add a status: Status, TERMINAL if it ends a job, status_at.
 
 RETENTION_SECONDS = 24 * 3600  # how long outputs are kept; production's is not known
-_SELF_END_SECONDS = (
-    1.0  # a job that is paced by polls and has a callback ends by itself: nobody may be polling
-)
+_SELF_END_SECONDS = 1.0  # a job paced by polls that has a callback ends by itself: nobody may be polling
+_MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run for weeks
+_MAX_DELIVERIES = 1_000
+_SUCCESS = Fixture("", Match(), None, Plan(), None, (), {"match": {}})  # takes all if no file was loaded
+
+# Good enough for a mock: 256 is no multiple of 62, so eight letters come a little more often.
+_ID_LETTERS = (b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" * 5)[:256]
 
 
 class Job(NamedTuple):
@@ -1555,23 +1559,14 @@ class Job(NamedTuple):
     error: str | None
     id: str = ""
     created_at: float = 0.0
-    fault_counts: tuple[int, ...] = ()  # requests that each of plan.faults has seen
-    ends_at: float | None = None  # known, or reached; None while only polls can tell
+    fault_counts: Mapping[Any, int] = {}  # what `_draw` has counted of plan.faults
+    ends_at: float = math.inf  # known, or reached; infinite while only polls can tell
     polls: int = 0
-
-
-def new_job_id(now: float) -> str:
-    """gen-vid-<unix seconds>-<20 letters and digits>, as recorded."""
-    return f"gen-vid-{int(now)}-{os.urandom(20).translate(_ID_LETTERS).decode()}"
-
-
-# Good enough for a mock: 256 is no multiple of 62, so eight letters come a little more often.
-_ID_LETTERS = (b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" * 5)[:256]
 
 
 def status_at(job: Job, now: float) -> Status:
     """What a look at the job shows at this time; it only ever moves forward."""
-    if job.ends_at is not None and now >= job.ends_at:
+    if now >= job.ends_at:
         return job.ending
     if job.ending is Status.PENDING:
         return Status.PENDING
@@ -1581,33 +1576,17 @@ def status_at(job: Job, now: float) -> Status:
 
 def expires_at(job: Job) -> float:
     """When the outputs of a job that has ended stop being kept."""
-    assert job.ends_at is not None
     return job.ends_at + RETENTION_SECONDS
-
-
-def polled(job: Job, now: float) -> Job:
-    """The job after one more poll, which may be the one that ends it."""
-    polls, ends_at = job.polls + 1, job.ends_at
-    if (
-        job.pace.unit == "polls"
-        and job.ending in TERMINAL
-        and polls > job.pace.pending + job.pace.in_progress
-    ):
-        ends_at = now if ends_at is None or now < ends_at else ends_at
-    return Job(*job[:-2], ends_at, polls)  # every poll passes here, and _replace costs three times as much
 
 
 class Note:
     """What the handlers add to a request's journal entry; the epoch tells whether a reset came between."""
 
-    __slots__ = ("closest", "epoch", "fault", "fixture", "job_id")
-
-    def __init__(self) -> None:
-        self.epoch = 0
-        self.job_id: str | None = None
-        self.fixture: str | None = None
-        self.fault: str | None = None
-        self.closest: list[dict[str, Any]] | None = None
+    epoch = 0
+    job_id: str | None = None
+    fixture: str | None = None
+    fault: str | None = None
+    closest: list[dict[str, Any]] | None = None
 
 
 class Entry(NamedTuple):
@@ -1620,16 +1599,12 @@ class Entry(NamedTuple):
     ms: float
 
 
-_MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run for weeks
-_MAX_DELIVERIES = 1_000
-_SUCCESS = Fixture("", Match(), None, Plan(), None, (), {"match": {}})  # takes all if no file was loaded
-
-
 class Store:
     """Everything about one mock that changes, hence the only lock.
 
     What goes in and out is frozen: a reader holds a snapshot that nobody can change under it.  Nothing here
     calls out or blocks while the lock is held, but `requests`, `webhooks` and `next_delivery`, which wait.
+    Methods that VideoMock has by the same name are described there.
     """
 
     def __init__(self, config: Config, clock: Callable[[], float]) -> None:
@@ -1640,8 +1615,8 @@ class Store:
         self._due_changed = threading.Condition(self._lock)  # there may be something to deliver
         self._waiting = 0  # threads in _wait_written
         self._closed = False
-        self._numbers = 0
-        self._in_flight: dict[str, int] = {}  # by receiver: webhook attempts under way; they outlive a reset
+        self._numbers = itertools.count(1)  # of fixtures, faults and deliveries
+        self._in_flight: Counter[str] = Counter()  # by receiver: attempts under way; they outlive a reset
         self.epoch = 0  # how many resets there were
         self.loaded = load_fixtures(config.fixtures)
         given = (fault for part in config.fault for fault in (part if isinstance(part, list) else [part]))
@@ -1655,7 +1630,7 @@ class Store:
         self._journal: deque[Entry] = deque(maxlen=self.config.max_requests)
         self._seq = 0
         self._added: list[Fixture] = []
-        self._faults = [(self._number(), fault, source) for fault, source in self._start_faults]
+        self._faults = [(next(self._numbers), fault, source) for fault, source in self._start_faults]
         self._ends: list[tuple[float, str]] = []  # heap of (end, job id)
         self._unannounced: OrderedDict[str, Job] = OrderedDict()  # jobs whose end a webhook will tell
         self._deliveries: OrderedDict[int, Delivery] = OrderedDict()
@@ -1665,25 +1640,19 @@ class Store:
 
     def _install(self, loaded: Loaded) -> None:  # self._lock is held
         self.loaded = loaded
-        numbered = [fixture._replace(number=self._number()) for fixture in loaded.fixtures]
-        implicit = [_SUCCESS] if loaded.implicit else []
-        self._try([*self._added, *scenario_fixtures(), *numbered, *implicit])
+        numbered = [fixture._replace(number=next(self._numbers)) for fixture in loaded.fixtures]
+        self._try([*self._added, *scenario_fixtures(), *numbered, *([_SUCCESS] if loaded.implicit else [])])
         self._models = {name: model for model in loaded.models for name in (model.id, model.canonical_slug)}
         self._counts: OrderedDict[str, dict[Any, int]] = OrderedDict()  # by scope, then by what is counted
-        self._hits: dict[int, int] = {}  # by number of fixture or fault, over all scopes
+        self._hits: Counter[int] = Counter()  # by number of fixture or fault, over all scopes
 
     def _try(self, fixtures: list[Fixture]) -> None:  # self._lock is held
         self._fixtures = fixtures
-        needles = [(prompt_needle(fixture.match.prompt), fixture) for fixture in fixtures]
-        self._needles = needles  # most fixtures fail on their word, and `differences` costs a generator
-        self._needles_but_scenarios = [pair for pair in needles if pair[1].number >= 0]
-
-    def _number(self) -> int:  # self._lock is held
-        self._numbers += 1
-        return self._numbers
+        # Most fixtures fail on their word, and `differences` costs a generator.
+        self._needles = [(prompt_needle(fixture.match.prompt), fixture) for fixture in fixtures]
+        self._needles_but_scenarios = [pair for pair in self._needles if pair[1].number >= 0]
 
     def reset(self) -> None:
-        """Back to the state at start: jobs, journal, faults, added fixtures, counters, clock."""
         with self._lock:
             self.epoch += 1
             self._set_up()
@@ -1691,7 +1660,6 @@ class Store:
             self._written.notify_all()
 
     def close(self) -> None:
-        """Let everybody go who waits."""
         with self._lock:
             self._closed = True
             self._due_changed.notify_all()
@@ -1699,8 +1667,9 @@ class Store:
 
     def totals(self) -> dict[str, int]:
         """How much there is, for the health check."""
+        fixtures = len(self.fixtures())
         with self._lock:
-            return {"jobs": len(self._jobs), "requests": self._seq, "fixtures": len(self._listed())}
+            return {"jobs": len(self._jobs), "requests": self._seq, "fixtures": fixtures}
 
     # ---- Clock
 
@@ -1708,12 +1677,10 @@ class Store:
         return self._clock() + self._offset
 
     def now(self) -> float:
-        """Unix seconds on the mock's clock."""
         with self._lock:
             return self._now()
 
     def advance(self, seconds: float) -> float:
-        """Move the clock forward; jobs, expiry and webhooks follow.  The new time."""
         with self._lock:
             self._offset += seconds
             self._due_changed.notify_all()
@@ -1723,12 +1690,12 @@ class Store:
 
     def reload_if_edited(self) -> str | None:
         """Take an edited fixture file over, counters starting anew; the reason if it has become invalid."""
-        stamps = self.loaded.stamps
+        stamps, reason = self.loaded.stamps, None
         fresh = {path: _stamp(path) for path in stamps}
         if fresh == stamps:
             return None
         try:
-            loaded, reason = load_fixtures(self.config.fixtures), None
+            loaded = load_fixtures(self.config.fixtures)
         except SetupError as error:
             loaded, reason = self.loaded._replace(stamps=fresh), str(error)
         with self._lock:
@@ -1736,24 +1703,19 @@ class Store:
                 return None  # another request was quicker
             if reason is None:
                 self._install(loaded)
-            else:
-                self.loaded = loaded
+            self.loaded = loaded
         return reason
 
     def add_fixtures(self, fixtures: Sequence[Fixture]) -> None:
         """Put these before all others."""
         with self._lock:
-            added = [fixture._replace(number=self._number()) for fixture in fixtures]
+            added = [fixture._replace(number=next(self._numbers)) for fixture in fixtures]
             self._added = [*added, *self._added]
             self._try([*added, *self._fixtures])
 
-    def _listed(self) -> list[Fixture]:
-        return [fixture for fixture in self._fixtures if fixture is not _SUCCESS]
-
     def fixtures(self) -> list[tuple[Fixture, int]]:
-        """All fixtures in the order in which they are tried, and how often each matched."""
         with self._lock:
-            return [(fixture, self._hits.get(fixture.number, 0)) for fixture in self._listed()]
+            return [(one, self._hits[one.number]) for one in self._fixtures if one is not _SUCCESS]
 
     def listed_model(self, model_id: str) -> Model | None:
         """The model of this id, canonical slug, or id with a date."""
@@ -1791,12 +1753,12 @@ class Store:
             else:
                 return None, fault, self._near_misses(wanted, context, counts)
             if fault is None and fixture.submit_faults:
-                fault = self._draw(fixture.submit_faults, counts, fixture.number)
+                fault = _draw("submit", fixture.submit_faults, counts, fixture.number)
                 if fault is not None and fault.prevents:
                     return fixture, fault, []
             counts[fixture.number] = matched + 1
             counts[fixture.group] = in_group + 1
-            self._hits[fixture.number] = self._hits.get(fixture.number, 0) + 1
+            self._hits[fixture.number] += 1
             return fixture, fault, []
 
     def _near_misses(
@@ -1804,12 +1766,10 @@ class Store:
     ) -> list[dict[str, Any]]:  # self._lock is held
         misses = []
         for fixture in self._fixtures:
-            if fixture.number < 0 and "mock:" not in wanted.prompt:
-                continue  # nobody meant a scenario
-            matched, in_group = counts.get(fixture.number, 0), counts.get(fixture.group, 0)
-            misses.append((fixture, list(differences(fixture, wanted, context, matched, in_group))))
-        closest = sorted(misses, key=lambda miss: closeness(*miss))[:3]
-        return [near_miss_to_wire(*miss) for miss in closest]
+            if fixture.number >= 0 or "mock:" in wanted.prompt:  # else nobody meant a scenario
+                matched, in_group = counts.get(fixture.number, 0), counts.get(fixture.group, 0)
+                misses.append((fixture, list(differences(fixture, wanted, context, matched, in_group))))
+        return [near_miss_to_wire(*miss) for miss in sorted(misses, key=lambda miss: closeness(*miss))[:3]]
 
     def _scope_counts(self, scope: str, epoch: int) -> dict[Any, int]:  # self._lock is held
         counts = self._counts.get(scope) if epoch == self.epoch else {}
@@ -1824,51 +1784,35 @@ class Store:
     def add_faults(self, faults: Sequence[tuple[Fault, dict[str, Any]]]) -> None:
         """Inject these as well; they strike before those of fixtures, in the order in which they came."""
         with self._lock:
-            self._faults = self._faults + [(self._number(), fault, source) for fault, source in faults]
+            self._faults = self._faults + [(next(self._numbers), fault, source) for fault, source in faults]
 
     def faults(self) -> list[tuple[dict[str, Any], int]]:
-        """The server's faults as they were given, and how often each struck."""
         with self._lock:
-            return [(source, self._hits.get(number, 0)) for number, _, source in self._faults]
+            return [(source, self._hits[number]) for number, _, source in self._faults]
 
     def clear_faults(self) -> None:
-        """Forget the server's faults, those of the command line too."""
         with self._lock:
             self._faults = []
 
-    def draw_fault(
-        self, on: str, scope: Callable[[], str], epoch: int, job_id: str | None = None
-    ) -> Fault | None:
+    def draw_fault(self, on: str, scope: Callable[[], str], epoch: int, job_id: str = "") -> Fault | None:
         """The fault that hits this request: one of the server's, else one of the job's own; none if it is unknown."""
-        job = (self._jobs.get(job_id) or self._unannounced.get(job_id)) if job_id else None
+        job = self._jobs.get(job_id) or self._unannounced.get(job_id)
         own = job.plan.faults if job else ()
         if not (self._faults or own) or (job_id and not job and on != "webhook"):
             return None  # reading without the lock is safe enough to say that nobody ordered a fault
         with self._lock:
-            job = (self._jobs.get(job_id) or self._unannounced.get(job_id)) if job_id else None
             fault = self._draw_server_fault(on, self._scope_counts(scope(), epoch))
+            job = self._jobs.get(job_id) or self._unannounced.get(job_id)
             if fault is None and job and own:
-                counts = list(job.fault_counts or [0] * len(own))
-                for index, candidate in enumerate(own):
-                    if candidate.on == on and fault is None:
-                        struck, counts[index] = candidate.strikes(counts[index])
-                        fault = candidate if struck else None
-                self._put(job._replace(fault_counts=tuple(counts)))
+                counts = dict(job.fault_counts)
+                fault = _draw(on, own, counts)
+                self._put(job._replace(fault_counts=counts))
             return fault
 
     def _draw_server_fault(self, on: str, counts: dict[Any, int]) -> Fault | None:  # self._lock is held
         for number, fault, _ in self._faults:
-            if fault.on == on and self._draw((fault,), counts, number):
-                self._hits[number] = self._hits.get(number, 0) + 1
-                return fault
-        return None
-
-    @staticmethod
-    def _draw(faults: tuple[Fault, ...], counts: dict[Any, int], number: int) -> Fault | None:
-        for index, fault in enumerate(faults):
-            key = ("fault", number, index)
-            struck, counts[key] = fault.strikes(counts.get(key, 0))
-            if struck:
+            if _draw(on, (fault,), counts, number):
+                self._hits[number] += 1
                 return fault
         return None
 
@@ -1880,18 +1824,17 @@ class Store:
         A job whose request came before a reset is answered and not kept.
         """
         with self._lock:
-            now = self._now()
-            ends_at = None
+            now, ends_at = self._now(), math.inf
             if job.ending in TERMINAL and job.pace.unit == "seconds":
                 ends_at = now + job.pace.pending + job.pace.in_progress
             elif job.ending in TERMINAL and job.callback_url:
                 ends_at = now + _SELF_END_SECONDS
-            job = Job(
-                *job[:12], new_job_id(now), now, (), ends_at
-            )  # what `_replace` does, in a third of the time
+            # gen-vid-<unix seconds>-<20 letters and digits>, as recorded
+            job_id = f"gen-vid-{int(now)}-{os.urandom(20).translate(_ID_LETTERS).decode()}"
+            job = Job(*job[:12], job_id, now, {}, ends_at)  # what `_replace` does, in a third of the time
             if epoch != self.epoch:
                 return job
-            self._jobs[job.id] = job
+            self._jobs[job_id] = job
             if len(self._jobs) > self.config.max_jobs:
                 _, oldest = self._jobs.popitem(last=False)
                 if status_at(oldest, now) is Status.COMPLETED:
@@ -1899,66 +1842,58 @@ class Store:
                 if len(self._spent) > _MAX_SCOPES:  # of so many keys only the sum is remembered
                     forgotten = self._spent.pop(next(iter(self._spent)))
                     self._spent[""] = self._spent.get("", 0) + forgotten
-            if job.callback_url and ends_at is not None:
-                self._announce_end(job)
+            if ends_at < math.inf:
+                self._put(job, ends_anew=True)
             return job
 
-    def _put(self, job: Job) -> None:  # self._lock is held
+    def _put(self, job: Job, ends_anew: bool = False) -> None:  # self._lock is held
+        announced = ends_anew and job.callback_url
         if job.id in self._jobs:
             self._jobs[job.id] = job
-        if job.id in self._unannounced:
+        if announced or job.id in self._unannounced:
             self._unannounced[job.id] = job
+        if announced:
+            if len(self._unannounced) > max(self.config.max_jobs, _MAX_SCOPES):
+                self._unannounced.popitem(last=False)
+            heapq.heappush(self._ends, (job.ends_at, job.id))
+            self._due_changed.notify_all()
 
-    def _announce_end(self, job: Job) -> None:  # self._lock is held
-        assert job.ends_at is not None
-        self._unannounced[job.id] = job
-        if len(self._unannounced) > max(self.config.max_jobs, _MAX_SCOPES):
-            self._unannounced.popitem(last=False)
-        heapq.heappush(self._ends, (job.ends_at, job.id))
-        self._due_changed.notify_all()
+    def _find(self, job_id: str, or_latest: bool) -> Job:  # self._lock is held
+        latest = or_latest and job_id == "latest"
+        job = next(reversed(self._jobs.values()), None) if latest else self._jobs.get(job_id)
+        if job is None:
+            raise ApiError(404, f"Job {job_id} not found")
+        return job
 
-    def _find(self, job_id: str) -> Job | None:  # self._lock is held
-        return next(reversed(self._jobs.values()), None) if job_id == "latest" else self._jobs.get(job_id)
-
-    def job(self, job_id: str) -> tuple[Job, float] | None:
-        """The job of this id, or the "latest", and the time; looking is no poll."""
+    def job(self, job_id: str, or_latest: bool = True) -> tuple[Job, float]:
+        """The job of this id, or the "latest", and the time; looking is no poll.  ApiError 404 for none."""
         with self._lock:
-            job = self._find(job_id)
-            return (job, self._now()) if job else None
+            return self._find(job_id, or_latest), self._now()
 
-    def poll(self, job_id: str) -> tuple[Job, float] | None:
-        """The job after one more poll, and the time of it."""
+    def poll(self, job_id: str) -> tuple[Job, float]:
+        """The job after one more poll, which may end it, and the time of it; ApiError 404 for none."""
         with self._lock:
-            before = self._jobs.get(job_id)
-            if before is None:
-                return None
-            now = self._now()
-            job = polled(before, now)
-            self._put(job)
-            if job.ends_at != before.ends_at and job.callback_url:
-                self._announce_end(job)
+            before, now = self._find(job_id, False), self._now()
+            pace, polls, ends_at = before.pace, before.polls + 1, before.ends_at
+            if pace.unit == "polls" and before.ending in TERMINAL and polls > pace.pending + pace.in_progress:
+                ends_at = min(now, ends_at)
+            job = Job(*before[:-2], ends_at, polls)  # `_replace` costs three times as much
+            self._put(job, ends_anew=ends_at != before.ends_at)
             return job, now
 
     def jobs(self) -> tuple[list[Job], float]:
-        """All jobs, newest first, and the time."""
         with self._lock:
             return list(reversed(self._jobs.values())), self._now()
 
-    def finish(self, job_id: str, status: Status, error: str | None) -> tuple[Job, float] | None:
-        """Force an ending; ApiError 409 if the job ended otherwise before."""
+    def finish(self, job_id: str, status: Status, error: str | None) -> tuple[Job, float]:
         with self._lock:
-            job = self._find(job_id)
-            if job is None:
-                return None
-            now = self._now()
+            job, now = self._find(job_id, True), self._now()
             current = status_at(job, now)
-            if current in TERMINAL and current is not status:
-                raise ApiError(409, f"Job {job.id} has ended already: it is {current.value}")
             if current not in TERMINAL:
                 job = job._replace(ending=status, error=error or ENDING_ERRORS.get(status), ends_at=now)
-                self._put(job)
-                if job.callback_url:
-                    self._announce_end(job)
+                self._put(job, ends_anew=True)
+            elif current is not status:
+                raise ApiError(409, f"Job {job.id} has ended already: it is {current.value}")
             return job, now
 
     def spent(self, key: str | None = None) -> float:
@@ -1973,8 +1908,12 @@ class Store:
 
     def record(self, request: Request, status: int | None, ms: float) -> None:
         """Write a request down, unless a reset came since it began."""
-        if len(request.body) > 4096:
-            request = request._replace(body=_shortened_body(request.body))
+        if len(body := request.body) > 4096:
+            with contextlib.suppress(ValueError):
+                body = to_json(shorten(parse_json(body)))
+            if len(body) > 4 * _LONGEST_TEXT:
+                body = body[:_LONGEST_TEXT] + "… (cut)".encode()
+            request = request._replace(body=body)
         with self._lock:
             if request.note.epoch == self.epoch and self.config.max_requests:
                 self._seq += 1
@@ -1999,15 +1938,12 @@ class Store:
 
     def webhooks(self, job_id: str | None, count: int = 1, wait: float = 0) -> list[Delivery]:
         """Deliveries, oldest first; blocks up to `wait` real seconds until `count` of them are done."""
-
-        def of_job() -> list[Delivery]:
-            return [delivery for delivery in self._deliveries.values() if job_id in (None, delivery.job.id)]
-
         end = time.monotonic() + wait
         with self._lock:
-            while sum(d.state != "pending" for d in of_job()) < count and self._wait_written(end):
-                pass
-            return of_job()
+            while True:
+                found = [d for d in self._deliveries.values() if job_id in (None, d.job.id)]
+                if sum(d.state != "pending" for d in found) >= count or not self._wait_written(end):
+                    return found
 
     def _wait_written(self, end: float) -> bool:  # self._lock is held
         """Wait for news, but not beyond this time; False if that has come, or the mock stops."""
@@ -2027,16 +1963,15 @@ class Store:
             while not self._closed:
                 now = self._now()
                 while self._ends and self._ends[0][0] <= now:
-                    _, job_id = heapq.heappop(self._ends)
-                    job = self._unannounced.pop(job_id, None)
+                    job = self._unannounced.pop(heapq.heappop(self._ends)[1], None)
                     for delivery in deliveries_of(job, self.config) if job else ():
-                        self._add_delivery(delivery._replace(number=self._number()))
+                        self._add_delivery(delivery._replace(number=next(self._numbers)))
                 due, receiver = min(self._free_receivers(), default=(math.inf, ""))
                 if due <= now:
                     _, number = heapq.heappop(self._outbox[receiver])
                     if not self._outbox[receiver]:
                         del self._outbox[receiver]
-                    self._in_flight[receiver] = self._in_flight.get(receiver, 0) + 1
+                    self._in_flight[receiver] += 1
                     return self._deliveries[number]
                 due = min(due, self._ends[0][0] if self._ends else math.inf)
                 self._due_changed.wait(min(due - now, 3600))
@@ -2045,42 +1980,42 @@ class Store:
     def _free_receivers(self) -> Iterator[tuple[float, str]]:  # self._lock is held
         total = sum(self._in_flight.values())
         for receiver, heap in self._outbox.items() if total < MAX_IN_FLIGHT else ():
-            mine = self._in_flight.get(receiver, 0)
+            mine = self._in_flight[receiver]
             if not mine or (mine < 2 and total < MAX_IN_FLIGHT // 2):  # dead ones leave room for others
                 yield heap[0][0], receiver
 
     def _add_delivery(self, delivery: Delivery) -> None:  # self._lock is held
         self._deliveries[delivery.number] = delivery
         if delivery.state == "pending":
-            self._schedule(delivery)
+            heap = self._outbox.setdefault(delivery.receiver, [])
+            heapq.heappush(heap, (delivery.due_at, delivery.number))
         else:
             self._done.append(delivery.number)
         if len(self._done) > _MAX_DELIVERIES:
             self._deliveries.pop(self._done.popleft(), None)
         self._written.notify_all()
 
-    def _schedule(self, delivery: Delivery) -> None:  # self._lock is held
-        heapq.heappush(self._outbox.setdefault(delivery.receiver, []), (delivery.due_at, delivery.number))
-
     def attempted(self, delivery: Delivery) -> None:
         """Take an attempt's outcome: written down, and sent again while it is pending."""
         with self._lock:
-            self._in_flight[delivery.receiver] -= 1
-            if not self._in_flight[delivery.receiver]:
-                del self._in_flight[delivery.receiver]
+            self._in_flight -= Counter([delivery.receiver])  # which drops a receiver that has none left
             if delivery.number in self._deliveries:  # a reset forgets it
                 self._add_delivery(delivery)
             self._due_changed.notify_all()
 
 
+def _draw(on: str, faults: Sequence[Fault], counts: dict[Any, int], number: int = 0) -> Fault | None:
+    for index, fault in enumerate(faults):
+        if fault.on == on:
+            key = ("fault", number, index)
+            struck, counts[key] = fault.strikes(counts.get(key, 0))
+            if struck:
+                return fault
+    return None
+
+
 def _undated(model_id: str) -> str:
     return model_id[:-9] if re.fullmatch("-[0-9]{8}", model_id[-9:]) else model_id
-
-
-def _shortened_body(body: bytes) -> bytes:
-    with contextlib.suppress(ValueError):
-        body = to_json(shorten(parse_json(body)))
-    return body if len(body) <= 4 * _LONGEST_TEXT else body[:_LONGEST_TEXT] + "… (cut)".encode()
 
 
 # ============ 6. Test card: an MP4 writer ====================================================================
@@ -2399,6 +2334,8 @@ def clip_of(job: Job, index: int) -> bytes | Path:
 BACKOFF = (1.0, 2.0, 4.0, 8.0)  # seconds on the mock's clock between the attempts of a delivery
 WEBHOOK_TIMEOUT_SECONDS = 10.0  # real ones, for a whole attempt
 MAX_IN_FLIGHT = 8  # attempts at once, two to one receiver and one once half are taken
+_ANSWER = rb"(?:HTTP/1\.[01] 1.*?\r?\n\r?\n)*HTTP/1\.[01] ([2-9]\d\d).*\n"
+_NO_FAULT = Fault("webhook")
 
 
 class Delivery(NamedTuple):
@@ -2408,9 +2345,8 @@ class Delivery(NamedTuple):
     url: str
     receiver: str  # "host:port"
     body: bytes
-    signature: str  # good, bad, stale, none: as the fixture wants it
-    state: str  # pending, delivered, failed, refused
     due_at: float
+    state: str = "pending"  # pending, delivered, failed, refused
     reason: str | None = None  # of a refusal or failure
     headers: dict[str, str] = {}  # of the latest attempt
     attempts: tuple[dict[str, Any], ...] = ()
@@ -2418,18 +2354,13 @@ class Delivery(NamedTuple):
     number: int = 0
 
 
-def webhook_event(job: Job) -> bytes:
-    """The body for a job that has ended."""
-    assert job.ends_at is not None
-    status = job.ending.value
-    data = {"id": job.id, "status": status, "generation_id": job.id, "model": job.wanted.model}
-    outcome: dict[str, Any]
+def _webhook_event(job: Job) -> bytes:
+    outcome: dict[str, Any] = {"error": job.error}
     if job.ending is Status.COMPLETED:
         outcome = {"unsigned_urls": unsigned_urls(job, Links(job.origin)), "usage": usage_to_wire(job)}
-    else:
-        outcome = {"error": job.error}
-    kind = f"video.generation.{status}"
-    return to_json({"type": kind, "created_at": iso_time(job.ends_at), "data": data | outcome})
+    status = job.ending.value
+    data = {"id": job.id, "status": status, "generation_id": job.id, "model": job.wanted.model, **outcome}
+    return to_json({"type": f"video.generation.{status}", "created_at": iso_time(job.ends_at), "data": data})
 
 
 def iso_time(at: float) -> str:
@@ -2444,17 +2375,14 @@ def sign(secret: str, timestamp: int, body: bytes) -> str:
     return f"t={timestamp},v1={digest}"
 
 
-def webhook_headers(delivery: Delivery, secret: str, now: float) -> dict[str, str]:
-    """The headers of an attempt at this real time: receivers compare it with their own clock."""
-    headers = {
-        "Content-Type": "application/json",
-        "X-OpenRouter-Idempotency-Key": f"{delivery.job.id}-{delivery.job.ending.value}",
-    }
-    if secret and delivery.signature != "none":
-        timestamp = int(now) - (
-            600 if delivery.signature == "stale" else 0
-        )  # receivers refuse more than 300 s
-        secret = f"not {secret}" if delivery.signature == "bad" else secret
+def _webhook_headers(delivery: Delivery, secret: str) -> dict[str, str]:
+    job, signature = delivery.job, delivery.job.plan.webhook.signature
+    key = f"{job.id}-{job.ending.value}"
+    headers = {"Content-Type": "application/json", "X-OpenRouter-Idempotency-Key": key}
+    if secret and signature != "none":
+        timestamp = int(time.time())  # real time: receivers compare it with their own clock
+        timestamp -= 600 if signature == "stale" else 0  # they refuse more than 300 s
+        secret = f"not {secret}" if signature == "bad" else secret
         headers["X-OpenRouter-Signature"] = sign(secret, timestamp, delivery.body)
     return headers
 
@@ -2469,29 +2397,19 @@ def may_deliver(url: str, callback_hosts: Sequence[str]) -> bool:
 
 def deliveries_of(job: Job, config: Config) -> list[Delivery]:
     """What has to be sent for a job that has ended: one delivery, or as many as its fixture says."""
-    assert job.callback_url and job.ends_at is not None
-    parts = urlsplit(job.callback_url)
-    first = Delivery(
-        job,
-        job.callback_url,
-        f"{parts.hostname}:{parts.port or parts.scheme}",
-        webhook_event(job),
-        job.plan.webhook.signature,
-        "pending",
-        job.ends_at + job.plan.webhook.delay,
-    )
+    assert job.callback_url
+    parts, webhook = urlsplit(job.callback_url), job.plan.webhook
+    receiver, due_at = f"{parts.hostname}:{parts.port or parts.scheme}", job.ends_at + webhook.delay
+    first = Delivery(job, job.callback_url, receiver, _webhook_event(job), due_at)
     if not may_deliver(job.callback_url, config.callback_host):
         reason = f"{parts.hostname} is not loopback; allow it with --callback-host {parts.hostname}"
         return [first._replace(state="refused", reason=reason)]
-    return [first._replace(due_at=first.due_at + i) for i in range(job.plan.webhook.times)]
+    return [first._replace(due_at=due_at + i) for i in range(webhook.times)]
 
 
-def after_attempt(
-    delivery: Delivery, now: float, outcome: dict[str, Any], headers: dict[str, str]
-) -> Delivery:
-    """The delivery after an attempt that got this `status`, or this `error`."""
+def _after_attempt(delivery: Delivery, now: float, outcome: dict[str, Any]) -> Delivery:
     attempts = (*delivery.attempts, {"at": round(now, 3), **outcome})
-    delivery = delivery._replace(attempts=attempts, headers=headers, held=None)
+    delivery = delivery._replace(attempts=attempts, held=None)
     if 200 <= outcome.get("status", 0) < 300 and "error" not in outcome:
         return delivery._replace(state="delivered")
     if len(attempts) > len(BACKOFF):
@@ -2533,30 +2451,27 @@ class Courier:
             self._spawn(self._attempt, delivery)
 
     def _attempt(self, delivery: Delivery) -> None:
-        store, fault = self._store, delivery.held
-        if fault is None:
-            fault = store.draw_fault("webhook", lambda: delivery.job.scope, store.epoch, delivery.job.id)
-            if fault is not None and fault.delay:
-                store.attempted(delivery._replace(held=fault, due_at=store.now() + fault.delay))
+        store, job, struck = self._store, delivery.job, delivery.held
+        if struck is None:
+            struck = store.draw_fault("webhook", lambda: job.scope, store.epoch, job.id)
+            if struck is not None and struck.delay:
+                store.attempted(delivery._replace(held=struck, due_at=store.now() + struck.delay))
                 return
-        headers = webhook_headers(delivery, self._secret, time.time())
-        outcome: dict[str, Any] = {}
-        if fault is not None:
-            outcome["fault"] = fault.label
-        if fault is not None and fault.status is not None:
+        fault, headers = struck or _NO_FAULT, _webhook_headers(delivery, self._secret)
+        outcome: dict[str, Any] = {"fault": struck.label} if struck else {}
+        if fault.status is not None:
             outcome["status"] = fault.status
-        elif fault is not None and fault.close:
+        elif fault.close:
             outcome["error"] = "not sent"
         else:
-            body = delivery.body if fault is None or not fault.malformed else b'{"malformed'
-            body = body if fault is None or fault.truncate is None else body[: fault.truncate]
+            body = (b'{"malformed' if fault.malformed else delivery.body)[: fault.truncate]
             try:
                 outcome["status"] = self._send(delivery.url, body, headers)
             except (OSError, ValueError, http.client.HTTPException) as error:
                 outcome["error"] = f"{type(error).__name__}: {error}"
-            if fault is not None and fault.lost:
+            if fault.lost:
                 outcome["error"] = "answer lost"
-        store.attempted(after_attempt(delivery, store.now(), outcome, headers))
+        store.attempted(_after_attempt(delivery._replace(headers=headers), store.now(), outcome))
 
     def _send(self, url: str, body: bytes, headers: dict[str, str]) -> int:
         """POST, and the status of the answer, within WEBHOOK_TIMEOUT_SECONDS however slowly it comes."""
@@ -2586,11 +2501,7 @@ class Courier:
     @staticmethod
     def _read_status(sock: socket.socket, deadline: float) -> int:
         answer = b""
-        while not (
-            match := re.match(
-                rb"(?:HTTP/1\.[01] 1.*?\r?\n\r?\n)*HTTP/1\.[01] ([2-9]\d\d).*\n", answer, re.DOTALL
-            )
-        ):
+        while not (match := re.match(_ANSWER, answer, re.DOTALL)):
             if len(answer) > 65536 or (b"\n" in answer and not answer.startswith(b"HTTP/1.")):
                 raise ValueError("no HTTP answer")
             sock.settimeout(max(0.001, deadline - time.monotonic()))
@@ -2643,8 +2554,7 @@ class Request(NamedTuple):
     @property
     def parameters(self) -> dict[str, str]:
         """The query, decoded; the last of several values."""
-        parsed = parse_qs(self.query, keep_blank_values=True)
-        return {name: values[-1] for name, values in parsed.items()}
+        return {name: values[-1] for name, values in parse_qs(self.query, keep_blank_values=True).items()}
 
 
 class Response(NamedTuple):
@@ -2668,6 +2578,7 @@ _API_HEADERS: Headers = (
 _JSON: Headers = (("Content-Type", "application/json"),)
 _API_JSON = _JSON + _API_HEADERS
 _DROPPED = Response(0, dropped=True)
+_BLOCK_BYTES = 1 << 20
 
 
 def json_response(value: Any, status: int = 200, headers: Headers = ()) -> Response:
@@ -2690,31 +2601,25 @@ def clip_response(request: Request, clip: bytes | Path, headers: Headers, ranges
     if not ranges:
         return Response(200, headers=mp4, stream=_blocks(clip, 0, size))
     mp4 += (("Accept-Ranges", "bytes"),)
-    wanted = parse_range(request.headers.get("range", ""), size)
-    if wanted is None:
-        return Response(200, headers=mp4, stream=_blocks(clip, 0, size), length=size)
-    start, stop = wanted
-    mp4 += (("Content-Range", f"bytes {start}-{stop - 1}/{size}"),)
-    return Response(206, headers=mp4, stream=_blocks(clip, start, stop), length=stop - start)
+    wanted = _parse_range(request.headers.get("range", ""), size)
+    start, stop = wanted or (0, size)
+    if wanted:
+        mp4 += (("Content-Range", f"bytes {start}-{stop - 1}/{size}"),)
+    return Response(206 if wanted else 200, b"", mp4, _blocks(clip, start, stop), stop - start)
 
 
-def parse_range(header: str, size: int) -> tuple[int, int] | None:
-    """Start and stop of the one range asked for; None where the whole is to be sent; ApiError 416 beyond the end."""
+def _parse_range(header: str, size: int) -> tuple[int, int] | None:
     match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header.replace(" ", ""))
     if not match or not (match[1] or match[2]):
+        return None  # the whole is to be sent, as for all that is no single range
+    first, last = match[1], match[2]
+    start = int(first) if first else max(0, size - int(last))
+    stop = min(int(last) + 1, size) if first and last else size
+    if first and last and int(last) < start:
         return None
-    if not match[1]:
-        start, stop = max(0, size - int(match[2])), size
-    else:
-        start, stop = int(match[1]), min(int(match[2]) + 1, size) if match[2] else size
-        if match[2] and int(match[2]) < start:
-            return None
     if start >= size or start >= stop:
         raise ApiError(416, "Range Not Satisfiable", headers=(("Content-Range", f"bytes */{size}"),))
     return start, stop
-
-
-_BLOCK_BYTES = 1 << 20
 
 
 def _blocks(clip: bytes | Path, start: int, stop: int) -> Iterator[bytes]:
@@ -2731,11 +2636,9 @@ def _blocks(clip: bytes | Path, start: int, stop: int) -> Iterator[bytes]:
 @functools.lru_cache(maxsize=1024)
 def origin_of(host: str, forwarded_host: str, forwarded_proto: str) -> str:
     """The origin that the client used: X-Forwarded-Proto and -Host (first value, if it can be one), else Host."""
-    first = forwarded_host.split(",")[0].strip()
-    scheme = forwarded_proto.split(",")[0].strip().lower()
-    return (
-        f"{scheme if scheme in ('http', 'https') else 'http'}://{first if _HOST.fullmatch(first) else host}"
-    )
+    first, scheme = forwarded_host.split(",")[0].strip(), forwarded_proto.split(",")[0].strip().lower()
+    scheme = scheme if scheme in ("http", "https") else "http"
+    return f"{scheme}://{first if _HOST.fullmatch(first) else host}"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -2839,7 +2742,7 @@ def create_video(mock: VideoMock, request: Request) -> Response:
 
     def submit() -> Response:
         if fixture is None:
-            raise no_match_error(request, misses)
+            raise _no_match_error(request, misses)
         if fixture.refusal is not None:
             raise fault_error(fixture.refusal, wanted, model)
         job = mock.add_job(request, wanted, model, fixture, key, scope)
@@ -2850,13 +2753,11 @@ def create_video(mock: VideoMock, request: Request) -> Response:
     return with_fault(mock, request, fault, submit)
 
 
-def no_match_error(request: Request, misses: list[dict[str, Any]]) -> ApiError:
-    """404, or 503 in aimock's strict mode, that says which fixture came closest and why."""
-    strict = request.headers.get("x-aimock-strict", "").lower() in ("true", "1")
+def _no_match_error(request: Request, misses: list[dict[str, Any]]) -> ApiError:
+    strict = request.headers.get("x-aimock-strict", "").lower() in ("true", "1")  # as aimock does
     request.note.closest = misses
     message = "Strict mode: no fixture matched" if strict else "No fixture matched"
-    if misses:
-        message += f": {describe_miss(misses[0])}"
+    message += f": {describe_miss(misses[0])}" if misses else ""
     return ApiError(503 if strict else 404, message, {"closest": misses})
 
 
@@ -2866,21 +2767,14 @@ def describe_miss(miss: dict[str, Any]) -> str:
     return f"{miss['fixture']!r} wants {'; '.join(wishes)}"
 
 
-def job_not_found(job_id: str) -> ApiError:
-    """404 for an id that no job has."""
-    return ApiError(404, f"Job {job_id} not found")
-
-
 def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
     """Poll a job: its status, its URLs and cost once it completed, its error once it failed."""
     require_key(mock, request)
 
     def poll() -> Response:
-        found = mock.store.poll(job_id)
-        if found is None:
-            raise job_not_found(job_id)
-        request.note.job_id, request.note.fixture = job_id, found[0].fixture
-        return json_response(job_to_wire(*found, mock.links(request)))
+        job, now = mock.store.poll(job_id)
+        request.note.job_id, request.note.fixture = job_id, job.fixture
+        return json_response(job_to_wire(job, now, mock.links(request)))
 
     return with_fault(mock, request, mock.draw_fault("poll", request, job_id), poll)
 
@@ -2888,15 +2782,12 @@ def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
 def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Response:
     """Download an output: with the key, whole; or by a signed URL, without a key and by range."""
     parameters = request.parameters
-    index = parse_index(parameters.get("index", ""))
-    if "signature" in parameters:
-        check_signature(mock, job_id, index, parameters)
+    index, signed = parse_index(parameters.get("index", "")), "signature" in parameters
+    if signed:
+        _check_signature(mock, job_id, index, parameters)
     else:
         require_key(mock, request)
-    found = mock.store.job(job_id) if job_id != "latest" else None
-    if found is None:
-        raise job_not_found(job_id)
-    job, now = found
+    job, now = mock.store.job(job_id, or_latest=False)
     request.note.job_id, request.note.fixture = job_id, job.fixture
     status = status_at(job, now)
     if status is not Status.COMPLETED:
@@ -2907,65 +2798,55 @@ def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Respons
         raise ApiError(400, f"Video index {index} out of range ({job.plan.outputs} videos available)")
 
     def download() -> Response:
-        return clip_response(request, mock.clip(job, index), _API_HEADERS, ranges="signature" in parameters)
+        return clip_response(request, mock.clip(job, index), _API_HEADERS, ranges=signed)
 
     return with_fault(mock, request, mock.draw_fault("content", request, job_id), download)
 
 
 def parse_index(text: str) -> int:
     """The query parameter `index`, coerced as JavaScript's Number does for the values that occur."""
-    if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?|", text):
-        wording = "Invalid input: expected number, received NaN"
+    if re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?|", text):
+        issues = list(_number(whole=True, minimum=0)(float(text or 0), ("index",)))
+    else:
         parts = {"expected": "number", "code": "invalid_type", "received": "NaN"}
-        raise SchemaError([_issue(("index",), wording, **parts)])
-    issues = list(_number(whole=True, minimum=0)(float(text or 0), ("index",)))
+        issues = [_issue(("index",), "Invalid input: expected number, received NaN", **parts)]
     if issues:
         raise SchemaError(issues)
     return int(float(text or 0))
 
 
-def check_signature(mock: VideoMock, job_id: str, index: int, parameters: Mapping[str, str]) -> None:
-    """403 for a signed URL that was tampered with or is out of date."""
+def _check_signature(mock: VideoMock, job_id: str, index: int, parameters: Mapping[str, str]) -> None:
     expires = parameters.get("expires", "")
-    expires = expires if re.fullmatch(r"[0-9]{1,12}", expires) else "0"
-    expected = sign_download(mock.secret, job_id, index, int(expires))
+    end = int(expires) if re.fullmatch(r"[0-9]{1,12}", expires) else 0
+    expected = sign_download(mock.secret, job_id, index, end)
     if not hmac.compare_digest(expected.encode(), parameters["signature"].encode()):
         raise ApiError(403, "Invalid signature")
-    if mock.store.now() >= int(expires):
+    if mock.store.now() >= end:
         raise ApiError(403, "Signed URL has expired")
 
 
 def list_video_models(mock: VideoMock, request: Request) -> Response:
     """List the video models, newest first; no key needed."""
-
-    def listing() -> Response:
-        models = [model.to_wire() for model in mock.store.loaded.models]
-        return json_response({"data": models}, headers=(("Cache-Control", "public, max-age=120"),))
-
-    return with_fault(mock, request, mock.draw_fault("models", request), listing)
+    models = [model.to_wire() for model in mock.store.loaded.models]
+    response = json_response({"data": models}, headers=(("Cache-Control", "public, max-age=120"),))
+    return with_fault(mock, request, mock.draw_fault("models", request), lambda: response)
 
 
 def list_models(mock: VideoMock, request: Request) -> Response:
     """List models of all kinds: the video models if asked for by output_modalities=video, none otherwise."""
-
-    def listing() -> Response:
-        wanted = request.parameters.get("output_modalities", "").split(",")
-        models = mock.store.loaded.models if {"video", "all"} & set(wanted) else ()
-        data = [_model_object(model) for model in models]
-        return json_response({"data": data, "links": {"next": None}, "total_count": len(data)})
-
-    return with_fault(mock, request, mock.draw_fault("models", request), listing)
+    wanted = request.parameters.get("output_modalities", "").split(",")
+    models = mock.store.loaded.models if {"video", "all"} & set(wanted) else ()
+    data = [_model_object(model) for model in models]
+    response = json_response({"data": data, "links": {"next": None}, "total_count": len(data)})
+    return with_fault(mock, request, mock.draw_fault("models", request), lambda: response)
 
 
 def _model_object(model: Model) -> dict[str, Any]:
     inputs = ["text"] + (["image"] if model.supported_frame_images else [])
     modalities = {"input_modalities": inputs, "output_modalities": ["video"]}
+    shared = ("id", "canonical_slug", "hugging_face_id", "name", "created")
     return {
-        "id": model.id,
-        "canonical_slug": model.canonical_slug,
-        "hugging_face_id": model.hugging_face_id,
-        "name": model.name,
-        "created": model.created,
+        **{name: getattr(model, name) for name in shared},
         "description": model.description or "",
         "context_length": 0,
         "architecture": {"modality": f"{'+'.join(inputs)}->video", **modalities, "tokenizer": "Other"},
@@ -2973,8 +2854,7 @@ def _model_object(model: Model) -> dict[str, Any]:
         "top_provider": {"context_length": None, "max_completion_tokens": None, "is_moderated": False},
         "per_request_limits": None,
         "supported_parameters": ["seed"] if model.seed else [],
-        "default_parameters": None,
-        "supported_voices": None,
+        **dict.fromkeys(("default_parameters", "supported_voices")),
         "links": {"details": f"{API}/models/{model.canonical_slug}/endpoints"},
     }
 
@@ -2983,32 +2863,24 @@ def get_key(mock: VideoMock, request: Request) -> Response:
     """What the key has spent: the cost of its completed jobs."""
     label = require_key(mock, request)
     spent = mock.store.spent(label)
-    data = {
-        "label": label,
-        "usage": spent,
-        **dict.fromkeys(("limit", "limit_remaining", "limit_reset")),
-        **dict.fromkeys(("is_free_tier", "is_management_key"), False),
-        "expires_at": None,
-        # The rest is what SDK 1.3.84 insists on.
-        **dict.fromkeys(("usage_daily", "usage_weekly", "usage_monthly"), spent),
-        **dict.fromkeys(("byok_usage", "byok_usage_daily", "byok_usage_weekly", "byok_usage_monthly"), 0),
-        **dict.fromkeys(("include_byok_in_limit", "is_provisioning_key"), False),
-        **dict.fromkeys(("creator_user_id", "organization_id", "workspace_id", "effective_budget")),
-        "budgets": [],
-        "allowed_data_regions": ["global"],
-        "free_model_daily_requests": {"limit": 1000, "remaining": 1000, "used": 0},
-        "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated."},
-    }
+    data = {"label": label, "usage": spent, **dict.fromkeys(("limit", "limit_remaining", "limit_reset"))}
+    data |= {"is_free_tier": False, "is_management_key": False, "expires_at": None}
+    # The rest is what SDK 1.3.84 insists on.
+    data |= dict.fromkeys(("usage_daily", "usage_weekly", "usage_monthly"), spent)
+    data |= dict.fromkeys(("byok_usage", "byok_usage_daily", "byok_usage_weekly", "byok_usage_monthly"), 0)
+    data |= {"include_byok_in_limit": False, "is_provisioning_key": False}
+    data |= dict.fromkeys(("creator_user_id", "organization_id", "workspace_id", "effective_budget"))
+    data |= {"budgets": [], "allowed_data_regions": ["global"]}
+    data["free_model_daily_requests"] = {"limit": 1000, "remaining": 1000, "used": 0}
+    data["rate_limit"] = {"requests": -1, "interval": "10s", "note": "This field is deprecated."}
     return json_response({"data": data})
-
-
-_TOTAL_CREDITS = 1_000  # USD that the mock's account has bought; spending them has no effect
 
 
 def get_credits(mock: VideoMock, request: Request) -> Response:
     """What all keys have spent."""
     require_key(mock, request)
-    return json_response({"data": {"total_credits": _TOTAL_CREDITS, "total_usage": mock.store.spent()}})
+    bought = 1_000  # USD; spending them has no effect
+    return json_response({"data": {"total_credits": bought, "total_usage": mock.store.spent()}})
 
 
 # What SDK 1.3.84 insists on and a video has nothing to say about.
@@ -3025,28 +2897,20 @@ def get_generation(mock: VideoMock, request: Request) -> Response:
     """The accounting record of a completed job."""
     require_key(mock, request)
     job_id = request.parameters.get("id", "")
-    found = mock.store.job(job_id) if job_id != "latest" else None
-    if found is None or status_at(*found) is not Status.COMPLETED:
-        raise ApiError(404, f"Generation {job_id} not found")
-    job, _ = found
-    assert job.ends_at is not None
+    try:
+        job, now = mock.store.job(job_id, or_latest=False)
+        if status_at(job, now) is not Status.COMPLETED:
+            raise ApiError(404)
+    except ApiError:
+        raise ApiError(404, f"Generation {job_id} not found") from None
     milliseconds = round((job.ends_at - job.created_at) * 1000)
-    data = {
-        "id": job.id,
-        "api_type": "video",
-        "model": job.model.canonical_slug,
-        "created_at": iso_time(job.created_at),
-        **dict.fromkeys(("total_cost", "usage"), job.cost),
-        **dict.fromkeys(("generation_time", "latency"), milliseconds),
-        **dict.fromkeys(("finish_reason", "native_finish_reason"), "complete"),
-        **dict.fromkeys(("streamed", "cancelled"), False),
-        "is_byok": job.plan.is_byok,
-        "provider_name": job.model.provider,
-        "origin": request.headers.get("http-referer", ""),
-        "data_region": "global",
-        **dict.fromkeys(_NULL_GENERATION_FIELDS),
-    }
-    return json_response({"data": data})
+    data: dict[str, Any] = {"id": job.id, "api_type": "video", "model": job.model.canonical_slug}
+    data |= {"created_at": iso_time(job.created_at), "total_cost": job.cost, "usage": job.cost}
+    data |= {"generation_time": milliseconds, "latency": milliseconds}
+    data |= {"finish_reason": "complete", "native_finish_reason": "complete"}
+    data |= {"streamed": False, "cancelled": False, "is_byok": job.plan.is_byok}
+    data |= {"provider_name": job.model.provider, "origin": request.headers.get("http-referer", "")}
+    return json_response({"data": data | {"data_region": "global", **dict.fromkeys(_NULL_GENERATION_FIELDS)}})
 
 
 def refuse_chat(mock: VideoMock, request: Request) -> Response:
@@ -3169,13 +3033,11 @@ def control_job(mock: VideoMock, request: Request, job_id: str) -> Response:
 
 def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
     """A job's clip without a key and with ranges, whatever the job's status, for players and people."""
-    found = mock.store.job(job_id)
-    if found is None:
-        raise job_not_found(job_id)
-    index, outputs = parse_index(request.parameters.get("index", "")), max(1, found[0].plan.outputs)
+    job, _ = mock.store.job(job_id)
+    index, outputs = parse_index(request.parameters.get("index", "")), max(1, job.plan.outputs)
     if index >= outputs:
         raise ApiError(400, f"Video index {index} out of range ({outputs} videos available)")
-    return clip_response(request, mock.clip(found[0], index), (), ranges=True)
+    return clip_response(request, mock.clip(job, index), (), ranges=True)
 
 
 def control_finish(mock: VideoMock, request: Request, job_id: str) -> Response:
@@ -3552,9 +3414,6 @@ class Turn:
             self.__enter__()
 
 
-_END_OF_TIME = 253_370_764_800  # 9999-01-01
-
-
 class VideoMock:
     """The mock without a socket: Request in, Response out.  Two of them share nothing.
 
@@ -3631,14 +3490,11 @@ class VideoMock:
                 self.stopping.wait(seconds)
 
     def links(self, request: Request) -> Links:
-        """How the URLs look for this client."""
-        return Links(self.origin_for(request), self.secret, self.config.relative_polling_url)
-
-    def origin_for(self, request: Request) -> str:
-        """--public-url, else the origin that the client used."""
+        """How the URLs look for this client: below --public-url, else the origin that it used."""
         get = request.headers.get
         used = origin_of(get("host", "localhost"), get("x-forwarded-host", ""), get("x-forwarded-proto", ""))
-        return self.config.public_url.rstrip("/") or used
+        origin = self.config.public_url.rstrip("/") or used
+        return Links(origin, self.secret, self.config.relative_polling_url)
 
     def reload_fixtures(self) -> None:
         """Take edited fixture files over; if they became invalid, keep the old ones and say why."""
@@ -3646,10 +3502,10 @@ class VideoMock:
         if reason:
             self.notice(printable(f"fixtures not reloaded: {reason}"))
 
-    def draw_fault(self, on: str, request: Request, job_id: str | None = None) -> Fault | None:
+    def draw_fault(self, on: str, request: Request, job_id: str = "") -> Fault | None:
         """The fault that hits this request, if one does."""
         fault = self.store.draw_fault(on, lambda: scope_of(request), request.note.epoch, job_id)
-        if fault is not None:
+        if fault is not None and job_id:
             request.note.job_id = job_id
         return fault
 
@@ -3673,22 +3529,12 @@ class VideoMock:
             wanted, body = wanted._replace(prompt=shorten(wanted.prompt), shape=shape), shorten(body)
         if body is not wanted.body:
             wanted = wanted._replace(body=body)
-        job = Job(
-            wanted=wanted,
-            model=model,
-            plan=plan,
-            fixture=fixture.name or None,
-            pace=plan.pace
-            or (Pace("seconds", *config.seconds) if config.seconds else Pace("polls", *config.polls)),
-            cost=cost_of(shape, model) if plan.cost is None else plan.cost,
-            origin=self.origin_for(request),
-            key=key,
-            scope=scope,
-            callback_url=wanted.callback_url or config.callback_url or None,
-            ending=plan.status,
-            error=plan.error,
-        )
-        if job.callback_url:
+        pace = Pace("seconds", *config.seconds) if config.seconds else Pace("polls", *config.polls)
+        cost = cost_of(shape, model) if plan.cost is None else plan.cost
+        name, pace, ending, error = fixture.name or None, plan.pace or pace, plan.status, plan.error
+        origin, callback_url = self.links(request).origin, wanted.callback_url or config.callback_url or None
+        job = Job(wanted, model, plan, name, pace, cost, origin, key, scope, callback_url, ending, error)
+        if callback_url:
             self.courier.wake()
         return self.store.add_job(job, request.note.epoch)
 
@@ -3709,7 +3555,8 @@ class VideoMock:
         >>> mock.advance(3600) >= before + 3600
         True
         """
-        if not (seconds >= 0 and self.now() + seconds < _END_OF_TIME):
+        end_of_time = 253_370_764_800  # 9999-01-01
+        if not (seconds >= 0 and self.now() + seconds < end_of_time):
             raise ValueError(f"the clock only moves forward, and to the year 9999, got {seconds}")
         return self.store.advance(seconds)
 
@@ -3725,10 +3572,8 @@ class VideoMock:
         if ending not in TERMINAL:
             raise ValueError(f"{ending.value!r} is no ending, give one of {', '.join(ENDINGS)}")
         self.courier.wake()
-        found = self.store.finish(job_id, ending, error)
-        if found is None:
-            raise job_not_found(job_id)
-        return _job_to_control(*found, self.store.webhooks(found[0].id))
+        job, now = self.store.finish(job_id, ending, error)
+        return _job_to_control(job, now, self.store.webhooks(job.id))
 
     def add_fixture(self, fixture: Any) -> list[dict[str, Any]]:
         """Put a fixture, or a list of them, before the others; SetupError if one is not well formed.
@@ -3736,8 +3581,7 @@ class VideoMock:
         >>> added = mock.add_fixture({"match": {"prompt": "rain"}, "response": {"video": {"status": "failed"}}})
         """
         read = []
-        for index, value in enumerate(fixture if isinstance(fixture, list) else [fixture]):
-            path = f"fixtures[{index}]" if isinstance(fixture, list) else "fixture"
+        for path, value in _numbered("fixture", fixture):
             one = fixture_from_json(value, path, "added fixture", None)
             if one is None:
                 raise SetupError(f"{path}.response: answers another endpoint")
@@ -3750,15 +3594,12 @@ class VideoMock:
 
         >>> added = mock.add_fault({"on": "poll", "status": 503, "times": 1})
         """
-        given = fault if isinstance(fault, list) else [fault]
-        paths = [f"faults[{i}]" for i in range(len(given))] if isinstance(fault, list) else ["fault"]
-        self.store.add_faults(
-            [(fault_from_json(one, path), one) for one, path in zip(given, paths, strict=True)]
-        )
-        return given
+        read = [(fault_from_json(one, path), one) for path, one in _numbered("fault", fault)]
+        self.store.add_faults(read)
+        return [one for _, one in read]
 
     def clear_faults(self) -> None:
-        """Forget the faults that were given to the server.
+        """Forget the faults that were given to the server, those of the command line too.
 
         >>> mock.clear_faults()
         """
@@ -3779,10 +3620,8 @@ class VideoMock:
         >>> mock.job(job_id)["request"]["prompt"]
         'a cat'
         """
-        found = self.store.job(job_id)
-        if found is None:
-            raise job_not_found(job_id)
-        return _job_to_control(*found, self.store.webhooks(found[0].id))
+        job, now = self.store.job(job_id)
+        return _job_to_control(job, now, self.store.webhooks(job.id))
 
     def jobs(self, *, limit: int | None = None) -> list[dict[str, Any]]:
         """All jobs, newest first.
@@ -3817,14 +3656,11 @@ class VideoMock:
         """
 
         def wanted(entry: Entry) -> bool:
-            request = entry.request
+            request, url = entry.request, entry.request.url
             return (
                 entry.seq > since
                 and (method is None or request.method == method.upper())
-                and (
-                    path is None
-                    or any(at.startswith(path) for at in (request.url, request.url.removeprefix(API)))
-                )
+                and (path is None or url.startswith(path) or url.removeprefix(API).startswith(path))
                 and (status is None or entry.status == status)
                 and (job_id is None or request.note.job_id == job_id)
             )
@@ -3873,44 +3709,33 @@ class VideoMock:
         return [{**source, "struck": struck} for source, struck in self.store.faults()]
 
 
+def _numbered(what: str, given: Any) -> list[tuple[str, Any]]:
+    if not isinstance(given, list):
+        return [(what, given)]
+    return [(f"{what}s[{index}]", one) for index, one in enumerate(given)]
+
+
 def _job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> dict[str, Any]:
-    ended = status_at(job, now) in TERMINAL
-    return {
-        "id": job.id,
-        "status": status_at(job, now).value,
-        "model": job.wanted.model,
-        "fixture": job.fixture,
-        "scope": job.scope,
-        "polls": job.polls,
-        "created_at": round(job.created_at, 3),
-        "ended_at": round(job.ends_at, 3) if ended and job.ends_at is not None else None,
-        "expires_at": int(expires_at(job)) if ended else None,
-        "cost": job.cost,
-        "error": job.error if ended else None,
-        "request": job.wanted.body,
-        "plan": {
-            "status": job.ending.value,
-            "error": job.error,
-            job.pace.unit: {"pending": job.pace.pending, "in_progress": job.pace.in_progress},
-            "count": job.plan.outputs,
-            "stored": job.plan.stored,
-            "faults": [fault.label for fault in job.plan.faults],
-        },
-        "webhooks": [_delivery_to_wire(delivery) for delivery in deliveries],
-    }
+    status, pace, plan = status_at(job, now), job.pace, job.plan
+    ended = status in TERMINAL
+    shown: dict[str, Any] = {"status": job.ending.value, "error": job.error}
+    shown[pace.unit] = {"pending": pace.pending, "in_progress": pace.in_progress}
+    faults = [fault.label for fault in plan.faults]
+    shown |= {"count": plan.outputs, "stored": plan.stored, "faults": faults}
+    wire: dict[str, Any] = {"id": job.id, "status": status.value, "model": job.wanted.model}
+    wire |= {"fixture": job.fixture, "scope": job.scope, "polls": job.polls}
+    wire["created_at"] = round(job.created_at, 3)
+    wire["ended_at"] = round(job.ends_at, 3) if ended else None
+    wire["expires_at"] = int(expires_at(job)) if ended else None
+    wire |= {"cost": job.cost, "error": job.error if ended else None, "request": job.wanted.body}
+    return {**wire, "plan": shown, "webhooks": [_delivery_to_wire(delivery) for delivery in deliveries]}
 
 
 def _delivery_to_wire(delivery: Delivery) -> dict[str, Any]:
-    return {
-        "job_id": delivery.job.id,
-        "event": f"video.generation.{delivery.job.ending.value}",
-        "url": delivery.url,
-        "state": delivery.state,
-        "reason": delivery.reason,
-        "body": delivery.body.decode(),
-        "headers": delivery.headers,
-        "attempts": list(delivery.attempts),
-    }
+    event = f"video.generation.{delivery.job.ending.value}"
+    wire = {"job_id": delivery.job.id, "event": event, "url": delivery.url, "state": delivery.state}
+    sent = {"headers": delivery.headers, "attempts": list(delivery.attempts)}
+    return {**wire, "reason": delivery.reason, "body": delivery.body.decode(), **sent}
 
 
 def _fixture_to_wire(fixture: Fixture, matched: int) -> dict[str, Any]:
@@ -3921,7 +3746,6 @@ _SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key"
 
 
 def _entry_to_wire(entry: Entry) -> dict[str, Any]:
-    """A journal entry: keys as labels, the body parsed where it is JSON."""
     request, note = entry.request, entry.request.note
     headers = {name: "***" if name in _SECRET_HEADERS else value for name, value in request.headers.items()}
     key = bearer_key(request.headers.get("authorization", ""))
@@ -3930,20 +3754,10 @@ def _entry_to_wire(entry: Entry) -> dict[str, Any]:
     body: Any = request.body.decode("utf-8", "replace") if request.body else None
     with contextlib.suppress(ValueError):
         body = shorten(parse_json(request.body))
-    wire = {
-        "seq": entry.seq,
-        "time": round(entry.time, 3),
-        "method": request.method,
-        "path": request.url,
-        "headers": headers,
-        "body": body,
-        "status": entry.status,
-        "job_id": note.job_id,
-        "fixture": note.fixture,
-        "fault": note.fault,
-        "scope": scope_of(request),
-        "ms": round(entry.ms, 3),
-    }
+    wire = {"seq": entry.seq, "time": round(entry.time, 3), "method": request.method, "path": request.url}
+    wire |= {"headers": headers, "body": body, "status": entry.status, "job_id": note.job_id}
+    wire |= {"fixture": note.fixture, "fault": note.fault, "scope": scope_of(request)}
+    wire["ms"] = round(entry.ms, 3)
     return wire if note.closest is None else {**wire, "closest": note.closest}
 
 

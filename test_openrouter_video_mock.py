@@ -2600,7 +2600,7 @@ def test_public_methods_are_documented_with_examples_that_run() -> None:
 
 
 INTERNAL = {
-    *("handle", "report", "close", "pause", "links", "origin_for", "reload_fixtures", "draw_fault", "clip"),
+    *("handle", "report", "close", "pause", "links", "reload_fixtures", "draw_fault", "clip"),
     *("add_job", "open", "serve_forever", "stop", "debug"),
 }
 
