@@ -131,11 +131,7 @@ def fault_json(text: str) -> Any:
 OPTIONS: dict[str, tuple[Any, str, str]] = {
     "port": (int, "PORT", "port to listen on, 0 = any free one"),
     "host": (str, "HOST", "address to listen on"),
-    "fixtures": (
-        str,
-        "PATH",
-        "fixture file or folder, repeatable (default: fixtures.json beside the module)",
-    ),
+    "fixtures": (str, "PATH", "fixture file or folder, repeatable (default: fixtures.json beside this)"),
     "polls": (_pair_of(int), "P,I", "how many polls show pending and in_progress before the end"),
     "seconds": (_pair_of(float), "P,I", "how long a job is pending and in_progress, instead of --polls"),
     "latency": (float, "S", "seconds to wait before each answer of the API"),
@@ -151,32 +147,26 @@ OPTIONS: dict[str, tuple[Any, str, str]] = {
     "max_requests": (int, "N", "how many requests the journal keeps, 0 = none"),
 }
 REPEATABLE = frozenset({"fixtures", "fault", "api_key", "callback_host"})
-_BOUNDS = {
-    "port": (0, 65_535),
-    "latency": (0, 3_600),
-    "max_body_mb": (0, 10_000),
-    "max_jobs": (1, 10_000_000),
-    "max_requests": (0, 10_000_000),
-}
+_MOST = {"port": 65_535, "latency": 3_600, "max_body_mb": 10_000, "max_jobs": 10**7, "max_requests": 10**7}
 
 
 def checked_config(config: Config) -> Config:
     """The settings with single values of repeatable ones in tuples; SetupError for what cannot be."""
-    for name, (smallest, largest) in _BOUNDS.items():
-        if not smallest <= getattr(config, name) <= largest:
-            raise SetupError(f"{name}: must be {smallest} to {largest}, got {getattr(config, name)}")
-    for name in ("polls", "seconds"):
-        pair = getattr(config, name)
-        if pair is not None and (len(pair) != 2 or not all(0 <= number < 1e12 for number in pair)):
-            raise SetupError(f"{name}: must be two numbers of at least 0, got {pair}")
-    for name in ("public_url", "callback_url"):
-        if getattr(config, name) and not is_url(getattr(config, name)):
-            raise SetupError(f"{name}: must be an http or https URL, got {getattr(config, name)!r}")
-    several: dict[str, Any] = {}
-    for name in REPEATABLE:
-        value = getattr(config, name)
-        several[name] = value if isinstance(value, (list, tuple)) else (value,)
-    return config._replace(**several)
+    checked = config._asdict()
+    for name, value in checked.items():
+        if name in _MOST:
+            least = 1 if name == "max_jobs" else 0
+            if not least <= value <= _MOST[name]:
+                raise SetupError(f"{name}: must be {least} to {_MOST[name]}, got {value}")
+        elif name in ("polls", "seconds"):
+            if value is not None and (len(value) != 2 or not all(0 <= number < 1e12 for number in value)):
+                raise SetupError(f"{name}: must be two numbers of at least 0, got {value}")
+        elif name in ("public_url", "callback_url"):
+            if value and not is_url(value):
+                raise SetupError(f"{name}: must be an http or https URL, got {value!r}")
+        elif name in REPEATABLE and not isinstance(value, (list, tuple)):
+            checked[name] = (value,)
+    return Config(**checked)
 
 
 def is_url(text: str) -> bool:
@@ -189,9 +179,7 @@ def is_url(text: str) -> bool:
     return valid and not re.search(r"[\x00-\x20\x7f]", text)
 
 
-def _words(text: str) -> list[str]:
-    return text.split()
-
+_words = str.split
 
 # ============ 2. Wire contract: Status, VideoRequest, ApiError, job_to_wire =================================
 #
@@ -213,7 +201,7 @@ class Status(Enum):
 
 
 TERMINAL = (Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.EXPIRED)
-ENDINGS = [status.value for status in Status if status in TERMINAL]
+ENDINGS = [status.value for status in TERMINAL]
 
 # Recorded (failed) and documented texts of jobs that end badly.
 ENDING_ERRORS = {
@@ -239,9 +227,7 @@ Headers = tuple[tuple[str, str], ...]
 class ApiError(Exception):
     """A refusal: HTTP status, message and metadata of production's error envelope, additional headers."""
 
-    def __init__(
-        self, status: int, message: str = "", metadata: dict[str, Any] | None = None, headers: Headers = ()
-    ) -> None:
+    def __init__(self, status: int, message: str = "", metadata: Any = None, headers: Headers = ()) -> None:
         self.status, self.metadata, self.headers = status, metadata, headers
         self.message = message or STATUS_MESSAGES.get(status) or http.client.responses.get(status, "Error")
         super().__init__(f"{status} {self.message}")
@@ -269,16 +255,7 @@ Issue = dict[str, Any]
 Check = Callable[[Any, JsonPath], Iterator[Issue]]  # yields the issues of the value at the path
 _MISSING: Any = object()
 _MAX_SAFE_INTEGER = 2**53 - 1
-
-
-def _js_type(value: Any) -> str:
-    if value is _MISSING:
-        return "undefined"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, (int, float)):
-        return "number"
-    return "null" if value is None else {"str": "string", "list": "array"}.get(type(value).__name__, "object")
+_JS_TYPES = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
 
 
 def _issue(path: JsonPath, message: str, **parts: Any) -> Issue:
@@ -286,14 +263,24 @@ def _issue(path: JsonPath, message: str, **parts: Any) -> Issue:
 
 
 def _invalid_type(expected: str, value: Any, path: JsonPath) -> Issue:
-    received = _js_type(value)
-    parts = {"expected": expected, "code": "invalid_type"}
-    if expected == "int":
-        parts = {"expected": expected, "format": "safeint", "code": "invalid_type"}
+    received = "null" if value is None else _JS_TYPES.get(type(value), "undefined")
+    form = {"format": "safeint"} if expected == "int" else {}
+    parts = {"expected": expected, **form, "code": "invalid_type"}
     return _issue(path, f"Invalid input: expected {expected}, received {received}", **parts)
 
 
-def _string(maximum: int | None = None, pattern: str = "") -> Check:
+def _typed(kind: Any, expected: str, item: Check | None = None) -> Check:
+    def check(value: Any, path: JsonPath) -> Iterator[Issue]:
+        if not isinstance(value, kind):
+            yield _invalid_type(expected, value, path)
+        elif item is not None:
+            for key, element in enumerate(value) if kind is list else value.items():
+                yield from item(element, (*path, key))
+
+    return check
+
+
+def _string(maximum: int | None = None, pattern: str = "", url: bool = False) -> Check:
     def check(value: Any, path: JsonPath) -> Iterator[Issue]:
         if not isinstance(value, str):
             yield _invalid_type("string", value, path)
@@ -304,78 +291,42 @@ def _string(maximum: int | None = None, pattern: str = "") -> Check:
             shown = f"/^{pattern}$/"
             parts = {"origin": "string", "code": "invalid_format", "format": "regex", "pattern": shown}
             yield _issue(path, f"Invalid string: must match pattern {shown}", **parts)
+        elif url and not is_url(value):
+            yield _issue(path, "Invalid URL", code="invalid_format", format="url")
 
     return check
 
 
-def _number(whole: bool = False, minimum: int | None = None, above: int | None = None) -> Check:
+def _number(whole: bool = False, minimum: int | None = None) -> Check:  # exclusive unless whole
     def check(value: Any, path: JsonPath) -> Iterator[Issue]:
-        if _js_type(value) != "number":
-            yield _invalid_type("number", value, path)
-            return
-        if whole and value != int(value):
-            yield _invalid_type("int", value, path)
+        if type(value) not in (int, float) or (whole and value != int(value)):
+            yield _invalid_type("int" if isinstance(value, float) else "number", value, path)
             return
         if whole and abs(value) > _MAX_SAFE_INTEGER:
-            big = value > 0
-            code, limit, relation = ("too_big", "maximum", "<=") if big else ("too_small", "minimum", ">=")
-            bound = _MAX_SAFE_INTEGER if big else -_MAX_SAFE_INTEGER
+            size, limit, sign = ("big", "maximum", "<=") if value > 0 else ("small", "minimum", ">=")
+            safe = _MAX_SAFE_INTEGER if value > 0 else -_MAX_SAFE_INTEGER
             note = "Integers must be within the safe integer range."
-            parts = {"code": code, limit: bound, "note": note, "origin": "int", "inclusive": True}
-            yield _issue(
-                path, f"Too {'big' if big else 'small'}: expected int to be {relation}{bound}", **parts
-            )
-        if minimum is not None and value < minimum:
-            text = f"Too small: expected number to be >={minimum}"
-            yield _issue(path, text, origin="number", code="too_small", minimum=minimum, inclusive=True)
-        if above is not None and value <= above:
-            text = f"Too small: expected number to be >{above}"
-            yield _issue(path, text, origin="number", code="too_small", minimum=above, inclusive=False)
+            parts = {"code": f"too_{size}", limit: safe, "note": note, "origin": "int", "inclusive": True}
+            yield _issue(path, f"Too {size}: expected int to be {sign}{safe}", **parts)
+        if minimum is not None and (value < minimum or (value == minimum and not whole)):
+            text = f"Too small: expected number to be >{'=' if whole else ''}{minimum}"
+            yield _issue(path, text, origin="number", code="too_small", minimum=minimum, inclusive=whole)
 
     return check
-
-
-def _boolean(value: Any, path: JsonPath) -> Iterator[Issue]:
-    if not isinstance(value, bool):
-        yield _invalid_type("boolean", value, path)
 
 
 def _one_of(*values: str) -> Check:
     expected = "|".join(f'"{value}"' for value in values)
-    text = (
-        f"Invalid option: expected one of {expected}" if values[1:] else f"Invalid input: expected {expected}"
-    )
+    text = f"Invalid {'option: expected one of' if values[1:] else 'input: expected'} {expected}"
 
     def check(value: Any, path: JsonPath) -> Iterator[Issue]:
-        if not isinstance(value, str) or value not in values:
+        if value not in values:
             yield _issue(path, text, code="invalid_value", values=list(values))
 
     return check
 
 
-def _array(item: Check) -> Check:
-    def check(value: Any, path: JsonPath) -> Iterator[Issue]:
-        if not isinstance(value, list):
-            yield _invalid_type("array", value, path)
-            return
-        for index, element in enumerate(value):
-            yield from item(element, (*path, index))
-
-    return check
-
-
-def _record(item: Check | None = None) -> Check:
-    def check(value: Any, path: JsonPath) -> Iterator[Issue]:
-        if not isinstance(value, dict):
-            yield _invalid_type("record", value, path)
-        elif item:
-            for key, element in value.items():
-                yield from item(element, (*path, key))
-
-    return check
-
-
-def _object(required: dict[str, Check], optional: dict[str, Check]) -> Check:
+def _object(required: Mapping[str, Check], optional: Mapping[str, Check] = {}) -> Check:
     def check(value: Any, path: JsonPath) -> Iterator[Issue]:
         if not isinstance(value, dict):
             yield _invalid_type("object", value, path)
@@ -390,7 +341,7 @@ def _object(required: dict[str, Check], optional: dict[str, Check]) -> Check:
 
 
 def _asset(kind: str, **more: Check) -> Check:
-    return _object({"type": _one_of(kind), kind: _object({"url": _string()}, {}), **more}, {})
+    return _object({"type": _one_of(kind), kind: _object({"url": _string()}), **more})
 
 
 _ASSETS = {kind: _asset(kind) for kind in ("image_url", "audio_url", "video_url")}
@@ -398,21 +349,13 @@ _ASSETS = {kind: _asset(kind) for kind in ("image_url", "audio_url", "video_url"
 
 def _reference(value: Any, path: JsonPath) -> Iterator[Issue]:
     if not isinstance(value, dict):  # a discriminated union names the code first
-        text = f"Invalid input: expected object, received {_js_type(value)}"
-        yield _issue(path, text, code="invalid_type", expected="object")
+        yield {"code": "invalid_type", **_invalid_type("object", value, path)}
     elif isinstance(value.get("type"), str) and value["type"] in _ASSETS:
         yield from _ASSETS[value["type"]](value, path)
     else:
         text = "Invalid discriminator value. Expected " + " | ".join(f"'{kind}'" for kind in _ASSETS)
         parts: Issue = {"errors": [], "note": "No matching discriminator", "discriminator": "type"}
         yield _issue((*path, "type"), text, code="invalid_union", **parts, options=list(_ASSETS))
-
-
-def _url(value: Any, path: JsonPath) -> Iterator[Issue]:
-    if not isinstance(value, str):
-        yield _invalid_type("string", value, path)
-    elif not is_url(value):
-        yield _issue(path, "Invalid URL", code="invalid_format", format="url")
 
 
 RESOLUTIONS = ("360p", "480p", "720p", "768p", "1080p", "1K", "2K", "4K")
@@ -422,21 +365,21 @@ _TRACE_KEYS = ("generation_name", "parent_span_id", "span_name", "trace_id", "tr
 
 _OPTIONAL_FIELDS: dict[str, Check] = {
     "aspect_ratio": _one_of(*ASPECT_RATIOS),
-    "callback_url": _url,  # that it is HTTPS depends on the mock's callback hosts: parse_video_request
+    "callback_url": _string(url=True),  # HTTPS or not depends on the mock's hosts: parse_video_request
     "creativity": _number(whole=True),
     "duration": _number(whole=True, minimum=1),
-    "frame_images": _array(_asset("image_url", frame_type=_one_of(*FRAME_TYPES))),
-    "generate_audio": _boolean,
-    "input_references": _array(_reference),
+    "frame_images": _typed(list, "array", _asset("image_url", frame_type=_one_of(*FRAME_TYPES))),
+    "generate_audio": _typed(bool, "boolean"),
+    "input_references": _typed(list, "array", _reference),
     "previous_job_id": _string(pattern=r"gen-vid-\d+-[0-9A-Za-z]{20}"),
     "prompt": _string(),
-    "provider": _object({}, {"options": _record(_record())}),
+    "provider": _object({}, {"options": _typed(dict, "record", _typed(dict, "record"))}),
     "resolution": _one_of(*RESOLUTIONS),
     "seed": _number(whole=True),
     "session_id": _string(maximum=256),
     "size": _string(),
     "trace": _object({}, dict.fromkeys(_TRACE_KEYS, _string())),
-    "upscale_factor": _number(above=0),
+    "upscale_factor": _number(minimum=0),
     "user": _string(),
 }
 REQUEST_SCHEMA = _object({"model": _string()}, _OPTIONAL_FIELDS)
@@ -446,15 +389,18 @@ _KNOWN_FIELDS = frozenset({"model", *_OPTIONAL_FIELDS})
 class Shape(NamedTuple):
     """What decides size, length and price of a clip; hashable, so that costs can be cached."""
 
-    duration: int | None  # seconds
+    frames: tuple[str, ...]  # frame types of frame_images
+    references: tuple[str, ...]  # types of input_references
+    duration: int | None  # seconds; this and all below are keys of the request
     resolution: str | None
     aspect_ratio: str | None
     size: str | None  # "WIDTHxHEIGHT"
-    frames: tuple[str, ...]  # frame types of frame_images
-    references: tuple[str, ...]  # types of input_references
     generate_audio: bool | None
     upscale_factor: float | None
     creativity: int | None
+
+
+_SHAPE_KEYS = Shape._fields[2:]
 
 
 class VideoRequest(NamedTuple):
@@ -473,16 +419,13 @@ _MAX_JSON_DEPTH = 100
 _MOST_ISSUES = 100  # a large body can hold a million faults
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
-
-
 def _finite(text: str) -> float:
-    number = float(text)
-    return number if math.isfinite(number) else _refuse_constant(text)
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is no JSON number")
+    return number
 
 
-_decode_json = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant).decode
+_decode_json = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode
 _encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
@@ -529,17 +472,9 @@ def parse_video_request(body: bytes, callback_hosts: Sequence[str] = ("*",)) -> 
         if isinstance(wanted.get(name), float):  # 8.0 is an integer to JavaScript
             wanted[name] = int(wanted[name])
     get = wanted.get
-    shape = Shape(
-        get("duration"),
-        get("resolution"),
-        get("aspect_ratio"),
-        get("size"),
-        tuple(image["frame_type"] for image in get("frame_images", ())),
-        tuple(reference["type"] for reference in get("input_references", ())),
-        get("generate_audio"),
-        get("upscale_factor"),
-        get("creativity"),
-    )
+    frames = tuple(image["frame_type"] for image in get("frame_images", ()))
+    references = tuple(reference["type"] for reference in get("input_references", ()))
+    shape = Shape(frames, references, *map(get, _SHAPE_KEYS))
     return VideoRequest(wanted["model"], get("prompt", ""), shape, get("seed"), get("callback_url"), wanted)
 
 
@@ -588,8 +523,7 @@ def sign_download(secret: bytes, job_id: str, index: int, expires: int) -> str:
 def job_to_wire(job: Job, now: float, links: Links) -> dict[str, Any]:
     """What a poll answers; absent fields are left out, never null."""
     status = status_at(job, now)
-    polling_url = links.polling_url(job.id)
-    wire: dict[str, Any] = {"id": job.id, "generation_id": job.id, "polling_url": polling_url}
+    wire: dict[str, Any] = {"id": job.id, "generation_id": job.id, "polling_url": links.polling_url(job.id)}
     wire["status"] = status.value
     if status is Status.COMPLETED:
         wire["unsigned_urls"] = unsigned_urls(job, links)
@@ -680,7 +614,7 @@ def check_prompt(wanted: VideoRequest, model: Model) -> None:
 
 def check_against_catalogue(wanted: VideoRequest, model: Model) -> None:
     """Refuse, in production's words, what the model's entry does not offer."""
-    shape, limits = wanted.shape, model.upscale_factor
+    shape, limits, factor = wanted.shape, model.upscale_factor, wanted.shape.upscale_factor
     checks: list[tuple[str, str, Any, Sequence[Any] | None, str]] = [
         ("Duration", "durations", shape.duration, model.supported_durations, "s"),
         ("Resolution", "resolutions", shape.resolution, model.supported_resolutions, ""),
@@ -688,18 +622,14 @@ def check_against_catalogue(wanted: VideoRequest, model: Model) -> None:
         ("Size", "sizes", shape.size, model.supported_sizes, ""),
         ("Creativity", "creativity levels", shape.creativity, model.creativity, ""),
     ]
-    factor = shape.upscale_factor
     if limits and factor and not limits["min"] <= factor <= limits["max"]:
-        checks.append(
-            ("Upscale factor", "upscale factors", factor, [f"{limits['min']} to {limits['max']}"], "")
-        )
+        offer = f"{limits['min']} to {limits['max']}"
+        checks.append(("Upscale factor", "upscale factors", factor, [offer], ""))
     for word, plural, value, supported, unit in checks:
         if value is not None and supported is not None and value not in supported:
             offered = f"Supported {plural}: {', '.join(map(str, supported))}{unit}"
-            metadata = {
-                "routing_funnel": [{"step": "Initial Endpoints", "endpoint_count": 1}],
-                "failed_routing_step": "Validate Video Parameters",
-            }
+            funnel = [{"step": "Initial Endpoints", "endpoint_count": 1}]
+            metadata = {"routing_funnel": funnel, "failed_routing_step": "Validate Video Parameters"}
             raise ApiError(400, f"{word} {value}{unit} is not supported for this model. {offered}", metadata)
     for frame_type in shape.frames:
         if frame_type not in (model.supported_frame_images or ()):
@@ -707,11 +637,7 @@ def check_against_catalogue(wanted: VideoRequest, model: Model) -> None:
             raise ApiError(400, f"{integration} does not support {frame_type} frame_images")
 
 
-# fmt: off
-_SHORT_SIDES = {
-    "360p": 360, "480p": 480, "720p": 720, "768p": 768, "1080p": 1080, "1K": 1024, "2K": 1440, "4K": 2160,
-}
-# fmt: on
+_SHORT_SIDES = dict(zip(RESOLUTIONS, (360, 480, 720, 768, 1080, 1024, 1440, 2160), strict=True))  # pixels
 # What Seedance really produces, portrait mirrored; its catalogue lists other sizes for some of these.
 _SEEDANCE_SIZES = {
     "480p": {"16:9": (864, 496), "4:3": (752, 560), "1:1": (640, 640), "21:9": (992, 432)},
@@ -730,15 +656,14 @@ def has_audio(shape: Shape, model: Model) -> bool:
     return bool(model.generate_audio if shape.generate_audio is None else shape.generate_audio)
 
 
-def parse_size(text: str) -> tuple[int, int] | None:
-    """(1280, 720) of "1280x720"; None of anything else: without a catalogue nobody checked it."""
+def _parse_size(text: str) -> tuple[int, int] | None:  # None: without a catalogue nobody checked it
     match = re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", text)
     return (int(match[1]), int(match[2])) if match else None
 
 
 def output_size(shape: Shape, model: Model) -> tuple[int, int]:
     """Width and height in pixels of what this request produces: one rule for cost and clip."""
-    if size := parse_size(shape.size or ""):
+    if size := _parse_size(shape.size or ""):
         return size
     if limits := model.upscale_factor:
         factor = shape.upscale_factor or max(limits["min"], min(2, limits["max"]))
@@ -754,13 +679,12 @@ def output_size(shape: Shape, model: Model) -> tuple[int, int]:
 
 
 def _landscape_size(model: Model, resolution: str, wide: int, high: int) -> tuple[int, int]:
-    if model.id.startswith("bytedance/seedance-"):
-        known = _SEEDANCE_SIZES.get(resolution, {}).get(f"{wide}:{high}")
-        if known:
-            return known
+    known = _SEEDANCE_SIZES.get(resolution, {}).get(f"{wide}:{high}")
+    if known and model.id.startswith("bytedance/seedance-"):
+        return known
     short = _SHORT_SIDES[resolution]
     computed = (_even(short * wide / high), short)
-    sizes = [(max(size), min(size)) for size in map(parse_size, model.supported_sizes or ()) if size]
+    sizes = [(max(size), min(size)) for size in map(_parse_size, model.supported_sizes or ()) if size]
     alike = [size for size in sizes if abs(size[0] / size[1] * high / wide - 1) <= 0.03]
     exact = [size for size in alike if size[1] == short]
     area = computed[0] * computed[1]
@@ -771,8 +695,8 @@ def _even(length: float) -> int:
     return round(length / 2) * 2
 
 
-def resolution_of(width: int, height: int) -> str:
-    """The resolution that a size is priced as: by its short side, else by the nearest area at 16:9."""
+def _resolution_of(width: int, height: int) -> str:
+    # The resolution that a size is priced as: by its short side, else by the nearest area at 16:9.
     for resolution, short in _SHORT_SIDES.items():
         if min(width, height) == short:
             return resolution
@@ -784,13 +708,12 @@ def cost_of(shape: Shape, model: Model) -> float:
     """USD that production charges for this request, by the model's price list; 0 without one."""
     prices = {key: float(value) for key, value in (model.pricing_skus or {}).items()}
     seconds, (width, height) = duration_of(shape, model), output_size(shape, model)
-    named = shape.resolution if shape.resolution and not shape.size else resolution_of(width, height)
+    named = shape.resolution if shape.resolution and not shape.size else _resolution_of(width, height)
     resolution = f"_{named.lower()}"
     audio = "_with_audio" if has_audio(shape, model) else "_without_audio"
     video_input = "video_url" in shape.references and not shape.frames
 
     def price(family: str, keys: Iterable[str]) -> float | None:
-        """The first of these keys that is listed, else the family's first price, else None."""
         listed = [prices[key] for key in keys if key in prices]
         return next(iter(listed or [value for key, value in prices.items() if family in key]), None)
 
@@ -808,10 +731,8 @@ def cost_of(shape: Shape, model: Model) -> float:
         modes = ("image_to_video_", "", "text_to_video_")
     elif shape.references:
         modes = ("reference_", "", "image_to_video_", "text_to_video_")
-    dollars = price(
-        "duration_seconds",
-        [f"{m}duration_seconds{a}{r}" for a in (audio, "") for m in modes for r in (resolution, "")],
-    )
+    keys = [f"{m}duration_seconds{a}{r}" for a in (audio, "") for m in modes for r in (resolution, "")]
+    dollars = price("duration_seconds", keys)
     families = ["cents_per_second_video_continuation"] if video_input else []
     families += ["cents_per_video_output_second", "cents_per_second_output"]
     cents = price("_second", [family + end for family in families for end in (resolution, "")])
@@ -821,62 +742,44 @@ def cost_of(shape: Shape, model: Model) -> float:
     return js_number(max(cost, prices.get("minimum_cents_per_generation", 0) / 100))
 
 
-def _built_in(
-    model_id: str, day: int, name: str, created: int, audio: bool | None, **more: Any
-) -> dict[str, Any]:
-    slug = {"id": model_id, "canonical_slug": f"{model_id}-{day}", "name": name, "created": created}
-    return {**slug, "generate_audio": audio, **more}
-
-
-_LANDSCAPE = ["16:9", "9:16", "1:1", "4:3", "3:4"]
-_FIRST, _BOTH = ["first_frame"], ["first_frame", "last_frame"]
-
-# Enough for GET /videos/models and for real prices where no fixture file brings the whole catalogue.
-BUILT_IN_MODELS: tuple[dict[str, Any], ...] = (
-    _built_in(
-        *("bytedance/seedance-2.5", 20260807, "ByteDance: Seedance 2.5", 1786141253, True),
-        supported_resolutions=["480p", "720p"],
-        supported_aspect_ratios=[*_LANDSCAPE, "21:9"],
-        supported_durations=list(range(4, 31)),
-        supported_frame_images=_BOTH,
-        pricing_skus={"video_tokens": "0.0000107", "video_tokens_with_video_input": "0.0000064"},
-        _defaults={"duration": 5, "resolution": "720p", "aspect_ratio": "1:1"},
-    ),
-    _built_in(
-        *("x-ai/grok-imagine-video", 20260512, "SpaceXAI: Grok Imagine Video", 1779117586, None),
-        supported_resolutions=["480p", "720p"],
-        supported_aspect_ratios=[*_LANDSCAPE, "3:2", "2:3"],
-        supported_durations=list(range(1, 16)),
-        supported_frame_images=_FIRST,
-        pricing_skus={
-            "cents_per_image_input": "0.2",
-            "cents_per_video_output_second_480p": "5",
-            "cents_per_video_output_second_720p": "7",
-        },
-        _defaults={"duration": 8, "resolution": "480p"},
-    ),
-    _built_in(
-        *("kwaivgi/kling-v3.0-std", 20260429, "Kling: Video v3.0 Standard", 1777496205, True),
-        supported_resolutions=["720p"],
-        supported_aspect_ratios=_LANDSCAPE[:3],
-        supported_durations=list(range(3, 16)),
-        supported_frame_images=_BOTH,
-        pricing_skus={"duration_seconds": "0.084", "duration_seconds_with_audio": "0.126"},
-    ),
-    _built_in(
-        *("google/veo-3.1", 20260320, "Google: Veo 3.1", 1774277148, True),
-        supported_resolutions=["720p", "1080p", "4K"],
-        supported_aspect_ratios=_LANDSCAPE[:2],
-        supported_durations=[4, 6, 8],
-        supported_frame_images=_BOTH,
-        pricing_skus={
-            "duration_seconds_with_audio": "0.40",
-            "duration_seconds_with_audio_4k": "0.60",
-            "duration_seconds_without_audio": "0.20",
-            "duration_seconds_without_audio_4k": "0.40",
-        },
-    ),
-)
+# Enough for GET /videos/models and for real prices where no fixture file brings the catalogue; in a file's format.
+BUILT_IN_MODELS: list[dict[str, Any]] = json.loads("""[
+  {
+    "id": "bytedance/seedance-2.5", "canonical_slug": "bytedance/seedance-2.5-20260807",
+    "name": "ByteDance: Seedance 2.5", "created": 1786141253, "generate_audio": true,
+    "supported_resolutions": ["480p", "720p"],
+    "supported_aspect_ratios": ["16:9", "9:16", "1:1", "4:3", "3:4", "21:9"],
+    "supported_durations": [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
+      25, 26, 27, 28, 29, 30],
+    "supported_frame_images": ["first_frame", "last_frame"],
+    "pricing_skus": {"video_tokens": "0.0000107", "video_tokens_with_video_input": "0.0000064"},
+    "_defaults": {"duration": 5, "resolution": "720p", "aspect_ratio": "1:1"}
+  }, {
+    "id": "x-ai/grok-imagine-video", "canonical_slug": "x-ai/grok-imagine-video-20260512",
+    "name": "SpaceXAI: Grok Imagine Video", "created": 1779117586, "generate_audio": null,
+    "supported_resolutions": ["480p", "720p"], "supported_frame_images": ["first_frame"],
+    "supported_aspect_ratios": ["16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3"],
+    "supported_durations": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+    "pricing_skus": {"cents_per_image_input": "0.2",
+      "cents_per_video_output_second_480p": "5", "cents_per_video_output_second_720p": "7"},
+    "_defaults": {"duration": 8, "resolution": "480p"}
+  }, {
+    "id": "kwaivgi/kling-v3.0-std", "canonical_slug": "kwaivgi/kling-v3.0-std-20260429",
+    "name": "Kling: Video v3.0 Standard", "created": 1777496205, "generate_audio": true,
+    "supported_resolutions": ["720p"], "supported_aspect_ratios": ["16:9", "9:16", "1:1"],
+    "supported_durations": [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+    "supported_frame_images": ["first_frame", "last_frame"],
+    "pricing_skus": {"duration_seconds": "0.084", "duration_seconds_with_audio": "0.126"}
+  }, {
+    "id": "google/veo-3.1", "canonical_slug": "google/veo-3.1-20260320",
+    "name": "Google: Veo 3.1", "created": 1774277148, "generate_audio": true,
+    "supported_resolutions": ["720p", "1080p", "4K"], "supported_aspect_ratios": ["16:9", "9:16"],
+    "supported_durations": [4, 6, 8], "supported_frame_images": ["first_frame", "last_frame"],
+    "pricing_skus": {
+      "duration_seconds_with_audio": "0.40", "duration_seconds_with_audio_4k": "0.60",
+      "duration_seconds_without_audio": "0.20", "duration_seconds_without_audio_4k": "0.40"}
+  }
+]""")
 
 
 # ============ 4. Fixtures, faults, scenarios: Fixture, Plan, Fault, differences, load_fixtures ===============
@@ -962,7 +865,7 @@ class Match(NamedTuple):
     """What a submit must be like; None = any."""
 
     prompt: tuple[str, str] | None = None  # equals, contains or regex (a search); the text
-    model: str | None = None  # exact, or followed by a dash and a digit
+    model: str | None = None  # exact, or followed by a dash and digits
     body: Any = None  # must be contained in the request body
     context: str | None = None  # header X-AIMock-Context
     sequence_index: int | None = None  # only while that many submits met the other criteria before
@@ -983,25 +886,18 @@ class Fixture(NamedTuple):
     number: int = 0  # identity within a store: counters hang on it; negative = built in
 
 
-class Difference(NamedTuple):
-    """One criterion that a submit does not meet."""
-
-    criterion: str
-    wanted: Any
-    got: Any
-
-
-def prompt_holds(test: tuple[str, str], prompt: str) -> bool:
-    """Whether a prompt passes its test."""
-    kind, text = test
-    if kind == "contains":
-        return text in prompt
-    return prompt == text if kind == "equals" else re.search(text, prompt) is not None
+Difference = tuple[str, Any, Any]  # one criterion that a submit does not meet, what it wants, what it got
 
 
 def prompt_needle(test: tuple[str, str] | None) -> str:
     """What every prompt that passes the test contains."""
     return "" if test is None or test[0] == "regex" else test[1]
+
+
+def _passes(prompt: str, kind: str, text: str) -> bool:
+    if kind == "regex":
+        return re.search(text, prompt) is not None
+    return text in prompt if kind == "contains" else text == prompt
 
 
 def differences(
@@ -1012,26 +908,26 @@ def differences(
     `matched` is how often it took one before in this scope, `in_group` how often it or its siblings did.
     """
     match = fixture.match
-    if match.prompt is not None and not prompt_holds(match.prompt, wanted.prompt):
+    if match.prompt is not None and not _passes(wanted.prompt, *match.prompt):
         kind, text = match.prompt
         phrase = {"contains": "containing", "equals": "equal to", "regex": "matching"}[kind]
-        yield Difference("prompt", f"{phrase} {text!r}", shorten(wanted.prompt))
-    if match.model is not None and not is_model(wanted.model, match.model):
-        yield Difference("model", match.model, wanted.model)
+        yield "prompt", f"{phrase} {text!r}", shorten(wanted.prompt)
+    if match.model is not None and not _is_model(wanted.model, match.model):
+        yield "model", match.model, wanted.model
     if match.body is not None:
         yield from _body_differences(match.body, wanted.body, "body")
     if match.context is not None and match.context != context:
-        yield Difference("context", match.context, context)
+        yield "context", match.context, context
     if match.sequence_index is not None and match.sequence_index != in_group:
-        yield Difference("sequenceIndex", match.sequence_index, in_group)
+        yield "sequenceIndex", match.sequence_index, in_group
     if fixture.times is not None and matched >= fixture.times:
-        yield Difference("times", f"at most {fixture.times}", f"{matched} before")
+        yield "times", f"at most {fixture.times}", f"{matched} before"
     if match.never:
-        yield Difference(match.never, "a chat request", "a video request")
+        yield match.never, "a chat request", "a video request"
 
 
-def is_model(model_id: str, named: str) -> bool:
-    """Whether the id is the named one, or its dated slug: veo-3.1 takes veo-3.1-20260320, not veo-3.1-fast."""
+def _is_model(model_id: str, named: str) -> bool:
+    # The named one, or its dated slug: veo-3.1 takes veo-3.1-20260320, not veo-3.1-fast.
     return model_id == named or (model_id.startswith(f"{named}-") and model_id[len(named) + 1 :].isdecimal())
 
 
@@ -1044,19 +940,16 @@ def _body_differences(wanted: Any, got: Any, path: str) -> Iterator[Difference]:
             element = got[index] if index < len(got) else _MISSING
             yield from _body_differences(value, element, f"{path}[{index}]")
     elif wanted != got or isinstance(wanted, bool) != isinstance(got, bool):
-        yield Difference(path, wanted, "nothing" if got is _MISSING else shorten(got))
+        yield path, wanted, "nothing" if got is _MISSING else shorten(got)
 
 
 def near_miss_to_wire(fixture: Fixture, missed: Sequence[Difference]) -> dict[str, Any]:
     """Which criteria of a fixture held, and what was wanted and got for the others."""
-    failed = {difference.criterion.partition(".")[0] for difference in missed}
+    failed = {criterion.partition(".")[0] for criterion, _, _ in missed}
     failed |= {"userMessage"} if "prompt" in failed else set()
     held = [key for key in fixture.source["match"] if key not in failed]
-    return {
-        "fixture": fixture.name,
-        "differences": [difference._asdict() for difference in missed],
-        "held": held,
-    }
+    listed = [{"criterion": criterion, "wanted": wanted, "got": got} for criterion, wanted, got in missed]
+    return {"fixture": fixture.name, "differences": listed, "held": held}
 
 
 def closeness(fixture: Fixture, missed: Sequence[Difference]) -> tuple[bool, int, int]:
@@ -1098,25 +991,33 @@ def read_fields(value: Any, path: str, known: Readers, required: Sequence[str] =
     return {key: reader(value[key], f"{inside}{key}") for key, reader in readers.items()}
 
 
-def _of_type(kind: type, what: str) -> Reader:
+def _keys(*rows: tuple[str, Reader | None]) -> Readers:  # a row may name several keys
+    return {key: reader for names, reader in rows for key in names.split()}
+
+
+def _read_keys(known: Readers, *required: str) -> Reader:
+    return lambda value, path: read_fields(value, path, known, required)
+
+
+def _reader(what: str, accepts: Callable[[Any], bool]) -> Reader:
     def read(value: Any, path: str) -> Any:
-        if not isinstance(value, kind):
+        if not accepts(value):
             raise _expected(what, value, path)
         return value
 
     return read
 
 
-read_text, read_flag, read_object = (
-    _of_type(str, "a string"),
-    _of_type(bool, "true or false"),
-    _of_type(dict, "an object"),
-)
+read_text = _reader("a string", lambda value: isinstance(value, str))
+read_flag = _reader("true or false", lambda value: isinstance(value, bool))
+read_object = _reader("an object", lambda value: isinstance(value, dict))
 
 
-def read_list(item: Reader) -> Reader:
-    """A reader of lists of such items."""
+def _read_choice(*choices: str) -> Reader:
+    return _reader(f"one of {', '.join(choices)}", choices.__contains__)
 
+
+def _read_list(item: Reader) -> Reader:
     def read(value: Any, path: str) -> tuple[Any, ...]:
         if not isinstance(value, list):
             raise _expected("a list", value, path)
@@ -1133,19 +1034,8 @@ def _read_number(smallest: float, largest: float = _LARGEST, whole: bool = True)
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not smallest <= value <= largest or (whole and value != int(value)):
             upper = f" and at most {largest:g}" if largest < _LARGEST else ""
-            raise _expected(
-                f"{'a whole number' if whole else 'a number'} of at least {smallest}{upper}", value, path
-            )
+            raise _expected(f"a {'whole ' if whole else ''}number of at least {smallest}{upper}", value, path)
         return int(value) if whole else value
-
-    return read
-
-
-def _read_choice(*choices: str) -> Reader:
-    def read(value: Any, path: str) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise _expected(f"one of {', '.join(choices)}", value, path)
-        return value
 
     return read
 
@@ -1156,18 +1046,17 @@ def _or_null(reader: Reader) -> Reader:
 
 _count, _amount = _read_number(0), _read_number(0, whole=False)
 
-_FAULT_KEYS: Readers = {
-    "on": _read_choice("submit", "poll", "content", "models", "webhook"),
-    "status": _read_number(400, 599),
-    "message": read_text,
-    "metadata": read_object,
-    "retryAfter": _amount,
-    "delay": _read_number(0, 3600, whole=False),
-    **dict.fromkeys(("close", "lost", "malformed", "repeat"), read_flag),
-    "truncate": _count,
-    "times": _read_number(1),
-    "after": _count,
-}
+_FAULT_KEYS = _keys(
+    ("on", _read_choice("submit", "poll", "content", "models", "webhook")),
+    ("status", _read_number(400, 599)),
+    ("message", read_text),
+    ("metadata", read_object),
+    ("retryAfter", _amount),
+    ("delay", _read_number(0, 3600, whole=False)),
+    ("close lost malformed repeat", read_flag),
+    ("times", _read_number(1)),
+    ("truncate after", _count),
+)
 
 
 def fault_from_json(value: Any, path: str = "fault") -> Fault:
@@ -1195,75 +1084,67 @@ def _read_prompt(value: Any, path: str) -> tuple[str, str]:
 
 
 # aimock's: criteria on chat messages, which no video request meets; keys without effect; answers of other endpoints.
-_AIMOCK_NEVER = _words("systemMessage inputText toolCallId toolResultContains toolName responseFormat")
-_AIMOCK_INERT = _words(
+_AIMOCK_NEVER = "systemMessage inputText toolCallId toolResultContains toolName responseFormat"
+_AIMOCK_INERT = (
     "latency chunkSize truncateAfterChunks disconnectAfterMs streamingProfile recordedTimings replaySpeed "
     "openRouterProcessing metadata chaos"
 )
-_AIMOCK_OTHER_ENDPOINTS = _words(
+_AIMOCK_OTHER_ENDPOINTS = (
     "content toolCalls blocks reasoning reasoningSignature redactedThinking webSearches image images embedding audio "
     "format transcription json billableUnits id created model usage systemFingerprint finishReason role provider "
     "nativeFinishReason fallthrough"
 )
 
-_MATCH_KEYS: Readers = {
-    **dict.fromkeys(("prompt", "userMessage"), _read_prompt),
-    **dict.fromkeys(("model", "endpoint", "context"), read_text),
-    "body": read_object,
-    "sequenceIndex": _count,
-    "hasToolResult": read_flag,
-    **dict.fromkeys(("turnIndex", *_AIMOCK_NEVER)),
-}
-_STATUSES = [status.value for status in Status]
-_VIDEO_KEYS: Readers = {
-    "status": _read_choice(*_STATUSES, "processing"),  # aimock's files say processing and mean completed
-    **dict.fromkeys(("file", "b64", "error"), read_text),
-    "count": _read_number(0, 100),
-    "cost": _amount,
-    **dict.fromkeys(("is_byok", "stored"), read_flag),
-    "unsigned_urls": read_list(read_text),
-    **dict.fromkeys(("id", "url", "duration")),  # aimock's, without effect there too
-}
-_WEBHOOK_KEYS: Readers = {
-    "times": _read_number(0, 100),
-    "delay": _amount,
-    "signature": _read_choice("good", "bad", "stale", "none"),
-}
-_ERROR_KEYS: Readers = {
-    "message": read_text,
-    "metadata": read_object,
-    **dict.fromkeys(("type", "param", "code")),
-}
-_RESPONSE_KEYS: Readers = {
-    "video": read_object,
-    "status": _read_number(400, 599),
-    "retryAfter": _amount,
-    "error": lambda value, path: read_fields(value, path, _ERROR_KEYS),
-    **dict.fromkeys(_AIMOCK_OTHER_ENDPOINTS),
-}
+_MATCH_KEYS = _keys(
+    ("prompt userMessage", _read_prompt),
+    ("model endpoint context", read_text),
+    ("body", read_object),
+    ("sequenceIndex", _count),
+    ("hasToolResult", read_flag),
+    (f"turnIndex {_AIMOCK_NEVER}", None),
+)
+_VIDEO_KEYS = _keys(
+    # aimock's files say processing and mean completed
+    ("status", _read_choice(*(status.value for status in Status), "processing")),
+    ("file b64 error", read_text),
+    ("count", _read_number(0, 100)),
+    ("cost", _amount),
+    ("is_byok stored", read_flag),
+    ("unsigned_urls", _read_list(read_text)),
+    ("id url duration", None),  # aimock's, without effect there too
+)
+_SIGNATURES = _read_choice("good", "bad", "stale", "none")
+_WEBHOOK_KEYS: Readers = {"times": _read_number(0, 100), "delay": _amount, "signature": _SIGNATURES}
+_ERROR_KEYS = _keys(("message", read_text), ("metadata", read_object), ("type param code", None))
+_RESPONSE_KEYS = _keys(
+    ("video", read_object),
+    ("status", _read_number(400, 599)),
+    ("retryAfter", _amount),
+    ("error", _read_keys(_ERROR_KEYS)),
+    (_AIMOCK_OTHER_ENDPOINTS, None),
+)
+_COUNTS, _SPANS = _keys(("pending in_progress", _count)), _keys(("pending in_progress", _amount))
+_PACE_KEYS: Readers = {"polls": _read_keys(_COUNTS), "seconds": _read_keys(_SPANS)}
 
 
 def _read_pace(value: Any, path: str) -> Pace:
-    def parts(number: Reader) -> Reader:
-        return lambda value, path: read_fields(value, path, dict.fromkeys(("pending", "in_progress"), number))
-
-    given = read_fields(value, path, {"polls": parts(_count), "seconds": parts(_amount)})
+    given = read_fields(value, path, _PACE_KEYS)
     if len(given) != 1:
         raise _complaint(path, "give either polls or seconds")
     unit, spans = next(iter(given.items()))
     return Pace(unit, spans.get("pending", 0), spans.get("in_progress", 0))
 
 
-_FIXTURE_KEYS: Readers = {
-    "name": read_text,
-    "match": lambda value, path: read_fields(value, path, _MATCH_KEYS),
-    "times": _read_number(1),
-    "lifecycle": _read_pace,
-    "response": read_object,
-    "faults": read_list(fault_from_json),
-    "webhook": lambda value, path: Webhook(**read_fields(value, path, _WEBHOOK_KEYS)),
-    **dict.fromkeys(_AIMOCK_INERT),
-}
+_FIXTURE_KEYS = _keys(
+    ("name", read_text),
+    ("match", _read_keys(_MATCH_KEYS)),
+    ("times", _read_number(1)),
+    ("lifecycle", _read_pace),
+    ("response", read_object),
+    ("faults", _read_list(fault_from_json)),
+    ("webhook", lambda value, path: Webhook(**read_fields(value, path, _WEBHOOK_KEYS))),
+    (_AIMOCK_INERT, None),
+)
 
 
 def fixture_from_json(value: Any, path: str, name: str, folder: Path | None) -> Fixture | None:
@@ -1273,7 +1154,11 @@ def fixture_from_json(value: Any, path: str, name: str, folder: Path | None) -> 
     """
     given = read_fields(value, path, _FIXTURE_KEYS, required=("match",))
     match, answer = given["match"], given.get("response", {"video": {}})
-    ours = "video" in answer or "error" in answer or not set(answer).intersection(_AIMOCK_OTHER_ENDPOINTS)
+    ours = (
+        "video" in answer
+        or "error" in answer
+        or not set(answer).intersection(_AIMOCK_OTHER_ENDPOINTS.split())
+    )
     if not ours or match.get("endpoint", "video") != "video":
         read_fields(answer, f"{path}.response", dict.fromkeys(_RESPONSE_KEYS))
         return None
@@ -1287,93 +1172,69 @@ def fixture_from_json(value: Any, path: str, name: str, folder: Path | None) -> 
         raise _complaint(f"{path}.match", "userMessage is another word for prompt, give one of them")
     faults = given.get("faults", ())
     if any(fault.on == "models" for fault in faults):
-        raise _complaint(
-            f"{path}.faults", "the models route has no fixture, give this fault to the server instead"
-        )
+        text = "the models route has no fixture, give this fault to the server instead"
+        raise _complaint(f"{path}.faults", text)
     plan = refusal = None
     if refuses:
-        error = answer.get("error", {})
-        texts = {"message": error.get("message", ""), "metadata": error.get("metadata")}
-        refusal = Fault("submit", answer.get("status", 500), **texts, retry_after=answer.get("retryAfter"))
+        after, words = answer.get("retryAfter"), answer.get("error", {})
+        refusal = Fault("submit", answer.get("status", 500), retry_after=after, **words)
     else:
-        plan = _read_plan(answer["video"], f"{path}.response.video", folder)._replace(
-            pace=given.get("lifecycle"),
-            webhook=given.get("webhook", Webhook()),
-            faults=tuple(fault for fault in faults if fault.on != "submit"),
-        )
-    never = [key for key in _AIMOCK_NEVER if key in value["match"]]
+        pace, webhook = given.get("lifecycle"), given.get("webhook", Webhook())
+        later = tuple(fault for fault in faults if fault.on != "submit")
+        plan = _read_plan(answer["video"], f"{path}.response.video", folder)
+        plan = plan._replace(pace=pace, webhook=webhook, faults=later)
+    never = [key for key in _AIMOCK_NEVER.split() if key in value["match"]]
     never += ["hasToolResult"] if match.get("hasToolResult") else []
-    prompt = match.pop("userMessage", match.get("prompt"))
-    criteria = Match(
-        prompt,
-        match.get("model"),
-        match.get("body"),
-        match.get("context"),
-        match.pop("sequenceIndex", None),
-        "".join(never[:1]),
-    )
-    submit_faults = tuple(fault for fault in faults if fault.on == "submit")
+    prompt, sequence = match.pop("userMessage", match.get("prompt")), match.pop("sequenceIndex", None)
+    plain = (match.get("model"), match.get("body"), match.get("context"))
+    criteria = Match(prompt, *plain, sequence, "".join(never[:1]))
     group = json.dumps({**match, "prompt": prompt}, sort_keys=True)
-    return Fixture(
-        given.get("name", name), criteria, given.get("times"), plan, refusal, submit_faults, value, group
-    )
+    name, times = given.get("name", name), given.get("times")
+    submit_faults = tuple(fault for fault in faults if fault.on == "submit")
+    return Fixture(name, criteria, times, plan, refusal, submit_faults, value, group)
 
 
 def _read_plan(value: Any, path: str, folder: Path | None) -> Plan:
     given = read_fields(value, path, _VIDEO_KEYS)
-    name = given.get("status", "completed")
-    status = Status.COMPLETED if name == "processing" else Status(name)
-    urls = given.get("unsigned_urls")
-    clip: bytes | Path = _from_base64(given.get("b64", ""))
+    name, urls = given.get("status", "completed"), given.get("unsigned_urls")
+    given["status"] = status = Status.COMPLETED if name == "processing" else Status(name)
+    given["error"] = given.get("error") or ENDING_ERRORS.get(status)
+    given["outputs"] = given.pop("count", 1 if urls is None else len(urls))
+    given["clip"] = _from_base64(given.pop("b64", ""))
+    if "cost" in given:
+        given["cost"] = js_number(given["cost"])
     if "file" in given:
         if folder is None:
             raise _complaint(f"{path}.file", 'not here, it would be read from the server\'s disk; use "b64"')
-        clip = file = folder / given["file"]
+        given["clip"] = file = folder / given.pop("file")
         if not os.path.isfile(file) or not os.access(file, os.R_OK):
             raise _complaint(f"{path}.file", f"no such file, or not readable: {file}")
-    return Plan(
-        status,
-        given.get("error") or ENDING_ERRORS.get(status),
-        given.get("count", 1 if urls is None else len(urls)),
-        js_number(given["cost"]) if "cost" in given else None,
-        given.get("is_byok", False),
-        given.get("stored", True),
-        urls,
-        clip,
-    )
+    return Plan(**given)
 
 
-def _from_base64(text: str) -> bytes:
-    """Lenient, as aimock is: URL-safe letters, blanks, missing padding."""
+def _from_base64(text: str) -> bytes:  # lenient, as aimock is: URL-safe letters, blanks, missing padding
     letters = re.sub(r"[^A-Za-z0-9+/]", "", text.replace("-", "+").replace("_", "/"))
     return base64.b64decode(letters[: len(letters) - (len(letters) % 4 == 1)] + "=" * (-len(letters) % 4))
 
 
-_texts, _resolution, _ratio = (
-    _or_null(read_list(read_text)),
-    _read_choice(*RESOLUTIONS),
-    _read_choice(*ASPECT_RATIOS),
+_resolution, _ratio = _read_choice(*RESOLUTIONS), _read_choice(*ASPECT_RATIOS)
+_DEFAULT_KEYS: Readers = {"duration": _read_number(1), "resolution": _resolution, "aspect_ratio": _ratio}
+_MODEL_KEYS = _keys(
+    ("id canonical_slug name", read_text),
+    ("hugging_face_id description", _or_null(read_text)),
+    ("created", _count),
+    ("supported_resolutions", _or_null(_read_list(_resolution))),
+    ("supported_aspect_ratios", _or_null(_read_list(_ratio))),
+    ("supported_sizes", _or_null(_read_list(read_text))),
+    ("supported_durations", _or_null(_read_list(_read_number(1)))),
+    ("supported_frame_images", _or_null(_read_list(_read_choice(*FRAME_TYPES)))),
+    ("upscale_factor", _or_null(_read_keys(_keys(("min max", _amount)), "min", "max"))),
+    ("creativity", _or_null(_read_list(_count))),
+    ("generate_audio seed", _or_null(read_flag)),
+    ("pricing_skus", _or_null(read_object)),
+    ("allowed_passthrough_parameters", _read_list(read_text)),
+    ("_defaults", _read_keys(_DEFAULT_KEYS)),
 )
-_MODEL_KEYS: Readers = {
-    **dict.fromkeys(("id", "canonical_slug", "name"), read_text),
-    **dict.fromkeys(("hugging_face_id", "description"), _or_null(read_text)),
-    "created": _count,
-    "supported_resolutions": _or_null(read_list(_resolution)),
-    "supported_aspect_ratios": _or_null(read_list(_ratio)),
-    "supported_sizes": _texts,
-    "supported_durations": _or_null(read_list(_read_number(1))),
-    "supported_frame_images": _or_null(read_list(_read_choice(*FRAME_TYPES))),
-    "upscale_factor": _or_null(
-        lambda v, p: read_fields(v, p, {"min": _amount, "max": _amount}, ("min", "max"))
-    ),
-    "creativity": _or_null(read_list(_count)),
-    **dict.fromkeys(("generate_audio", "seed"), _or_null(read_flag)),
-    "pricing_skus": _or_null(read_object),
-    "allowed_passthrough_parameters": read_list(read_text),
-    "_defaults": lambda value, path: read_fields(
-        value, path, {"duration": _read_number(1), "resolution": _resolution, "aspect_ratio": _ratio}
-    ),
-}
 
 
 def model_from_json(value: Any, path: str) -> Model:
@@ -1401,8 +1262,8 @@ class Loaded(NamedTuple):
 
 
 _DOCUMENT_KEYS: Readers = {
-    "models": read_list(model_from_json),
-    "fixtures": read_list(lambda value, path: value),
+    "models": _read_list(model_from_json),
+    "fixtures": _read_list(lambda value, path: value),  # each at its turn: fixture_from_json
     "mcpFakes": None,  # aimock's
 }
 
@@ -1416,30 +1277,26 @@ def load_fixtures(sources: Sequence[Any]) -> Loaded:
     models: dict[str, Model] = {}
     stamps: dict[Path, tuple[int, int]] = {}
     enforced = False
-
-    def take_document(place: str, name: str, document: Any, folder: Path) -> None:
-        nonlocal enforced
-        parts = read_fields(document, place, _DOCUMENT_KEYS)
-        enforced = enforced or "models" in parts
-        for model in parts.get("models", ()):
-            models.setdefault(model.id, model)
-        for index, entry in enumerate(parts.get("fixtures", ())):
-            entries.append((f"{place}fixtures[{index}]", f"{name}[{index}]", entry, folder))
-
     for position, source in enumerate(sources):
         if source is None:
-            beside = Path(__file__).with_name("fixtures.json")
-            source = beside if beside.exists() else None
+            source = Path(__file__).with_name("fixtures.json")
+            if not source.exists():
+                continue
+        documents: Iterable[tuple[str, str, Any, Path]] = [("", "fixtures", source, Path())]
         if isinstance(source, (str, Path)):
-            for path in _fixture_files(Path(source), stamps):
-                stamps[path] = _stamp(path)
-                take_document(f"{path.name}: ", path.name, _read_document(path), path.parent)
-        elif isinstance(source, Mapping) and not {"fixtures", "models"} & set(source):
-            entries.append((f"fixtures[{position}]", f"fixtures[{position}]", source, Path()))
-        elif isinstance(source, Mapping):
-            take_document("", "fixtures", source, Path())
-        elif source is not None:
+            documents = _documents(Path(source), stamps)
+        elif not isinstance(source, Mapping):
             raise SetupError(f"fixtures: expected a path or an object, got {source!r}")
+        elif not {"fixtures", "models"} & set(source):
+            documents = []
+            entries.append((f"fixtures[{position}]", f"fixtures[{position}]", source, Path()))
+        for place, name, document, folder in documents:
+            parts = read_fields(document, place, _DOCUMENT_KEYS)
+            enforced = enforced or "models" in parts
+            for model in parts.get("models", ()):
+                models.setdefault(model.id, model)
+            for index, entry in enumerate(parts.get("fixtures", ())):
+                entries.append((f"{place}fixtures[{index}]", f"{name}[{index}]", entry, folder))
     fixtures, notes = [], []
     for place, name, entry, folder in entries:
         fixture = fixture_from_json(entry, place, name, folder)
@@ -1456,19 +1313,18 @@ def load_fixtures(sources: Sequence[Any]) -> Loaded:
     return Loaded(tuple(fixtures), tuple(listed), enforced, not entries, tuple(notes), stamps)
 
 
-def _fixture_files(path: Path, stamps: dict[Path, tuple[int, int]]) -> Iterator[Path]:
-    if not os.path.isdir(path):  # which, unlike Path's, answers for every path
-        yield path
-        return
+def _documents(path: Path, stamps: dict[Path, tuple[int, int]]) -> Iterator[tuple[str, str, Any, Path]]:
     stamps[path] = _stamp(path)
+    if not os.path.isdir(path):  # which, unlike Path's, answers for every path
+        yield f"{path.name}: ", path.name, _read_document(path), path.parent
+        return
     try:
         entries = sorted(path.iterdir())
     except OSError as error:
         raise SetupError(f"{path}: cannot be read: {error.strerror}") from None
-    yield from (entry for entry in entries if entry.is_file() and entry.suffix == ".json")
-    for entry in entries:
-        if entry.is_dir():
-            yield from _fixture_files(entry, stamps)
+    files = [entry for entry in entries if entry.is_file() and entry.suffix == ".json"]
+    for entry in files + [entry for entry in entries if entry.is_dir()]:
+        yield from _documents(entry, stamps)
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -1490,32 +1346,26 @@ def _read_document(path: Path) -> Any:
         raise SetupError(f"{path.name}: not JSON: {error}") from None
 
 
-def _scenario(word: str, *faults: dict[str, Any], lifecycle: Any = None, **response: Any) -> dict[str, Any]:
-    parts = {"lifecycle": lifecycle, "response": response, "faults": list(faults)}
-    return {
-        "name": f"mock:{word}",
-        "match": {"prompt": f"mock:{word}"},
-        **{k: v for k, v in parts.items() if v},
-    }
-
-
 # Ordinary fixtures that every mock carries before the user's: a word in the prompt, and no file is needed.
-SCENARIOS: tuple[dict[str, Any], ...] = (
-    _scenario("failed", video={"status": "failed"}),
-    _scenario("cancelled", video={"status": "cancelled"}),
-    _scenario("expired", video={"status": "expired"}),
-    _scenario("stuck", video={"status": "in_progress"}),
-    _scenario("no-urls", video={"unsigned_urls": [], "stored": False}),
-    _scenario("two-videos", video={"count": 2}),
-    _scenario("moderated", status=403),
-    _scenario("no-credits", status=402),
-    _scenario("rate-limited", {"on": "submit", "status": 429, "retryAfter": 1, "times": 2, "repeat": True}),
-    _scenario("overloaded", {"on": "submit", "status": 503, "retryAfter": 1, "times": 1, "repeat": True}),
-    _scenario("flaky", {"on": "poll", "status": 503, "times": 1}),
-    _scenario("lost-response", {"on": "submit", "lost": True, "times": 1, "repeat": True}),
-    _scenario("truncated", {"on": "content", "truncate": 2000}),
-    _scenario("slow", lifecycle={"seconds": {"pending": 5, "in_progress": 10}}),
-)
+SCENARIOS: list[dict[str, Any]] = [
+    {"name": f"mock:{word}", "match": {"prompt": f"mock:{word}"}, **course}
+    for word, course in json.loads("""{
+  "failed": {"response": {"video": {"status": "failed"}}},
+  "cancelled": {"response": {"video": {"status": "cancelled"}}},
+  "expired": {"response": {"video": {"status": "expired"}}},
+  "stuck": {"response": {"video": {"status": "in_progress"}}},
+  "no-urls": {"response": {"video": {"unsigned_urls": [], "stored": false}}},
+  "two-videos": {"response": {"video": {"count": 2}}},
+  "moderated": {"response": {"status": 403}},
+  "no-credits": {"response": {"status": 402}},
+  "rate-limited": {"faults": [{"on": "submit", "status": 429, "retryAfter": 1, "times": 2, "repeat": true}]},
+  "overloaded": {"faults": [{"on": "submit", "status": 503, "retryAfter": 1, "times": 1, "repeat": true}]},
+  "flaky": {"faults": [{"on": "poll", "status": 503, "times": 1}]},
+  "lost-response": {"faults": [{"on": "submit", "lost": true, "times": 1, "repeat": true}]},
+  "truncated": {"faults": [{"on": "content", "truncate": 2000}]},
+  "slow": {"lifecycle": {"seconds": {"pending": 5, "in_progress": 10}}}
+}""").items()
+]
 
 
 @functools.lru_cache(maxsize=1)
@@ -3022,7 +2872,7 @@ def control_requests(mock: VideoMock, request: Request) -> Response:
 
 def control_jobs(mock: VideoMock, request: Request) -> Response:
     """All jobs, newest first, or the newest limit= of them."""
-    limit = read_fields(request.parameters, "query", {"limit": _WAIT_KEYS["limit"]})
+    limit = read_fields(request.parameters, "query", {"limit": _WAIT_KEYS["limit"], "testId": None})
     return control_response({"jobs": mock.jobs(**limit)})
 
 
