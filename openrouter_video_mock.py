@@ -164,8 +164,8 @@ def checked_config(config: Config) -> Config:
         elif name in ("public_url", "callback_url"):
             if value and not is_url(value):
                 raise SetupError(f"{name}: must be an http or https URL, got {value!r}")
-        elif name in REPEATABLE and not isinstance(value, (list, tuple)):
-            checked[name] = (value,)
+        elif name in REPEATABLE:
+            checked[name] = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     return Config(**checked)
 
 
@@ -477,6 +477,9 @@ def parse_video_request(body: bytes, callback_hosts: Sequence[str] = ("*",)) -> 
     shape = Shape(frames, references, *map(get, _SHAPE_KEYS))
     return VideoRequest(wanted["model"], get("prompt", ""), shape, get("seed"), get("callback_url"), wanted)
 
+
+# Under load the same small body comes again and again.
+_parse_again = functools.lru_cache(maxsize=256)(parse_video_request)
 
 _LONGEST_TEXT = 16_384
 _LONGEST_LIST = 100
@@ -1541,9 +1544,9 @@ class Store:
     def reload_if_edited(self) -> str | None:
         """Take an edited fixture file over, counters starting anew; the reason if it has become invalid."""
         stamps, reason = self.loaded.stamps, None
-        fresh = {path: _stamp(path) for path in stamps}
-        if fresh == stamps:
+        if all(_stamp(path) == stamp for path, stamp in stamps.items()):
             return None
+        fresh = {path: _stamp(path) for path in stamps}
         try:
             loaded = load_fixtures(self.config.fixtures)
         except SetupError as error:
@@ -2574,7 +2577,8 @@ def with_fault(
 def create_video(mock: VideoMock, request: Request) -> Response:
     """Accept a generation request; answer at once with the job to poll."""
     key = require_key(mock, request)
-    wanted = parse_video_request(request.body, mock.config.callback_host)
+    parse = _parse_again if len(request.body) <= 4096 else parse_video_request
+    wanted = parse(request.body, mock.config.callback_host)
     mock.reload_fixtures()
     model = mock.store.find_model(wanted.model)
     if model is None:
@@ -3577,7 +3581,8 @@ def _job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> dic
     wire["created_at"] = round(job.created_at, 3)
     wire["ended_at"] = round(job.ends_at, 3) if ended else None
     wire["expires_at"] = int(expires_at(job)) if ended else None
-    wire |= {"cost": job.cost, "error": job.error if ended else None, "request": job.wanted.body}
+    request = shorten(job.wanted.body)  # a copy: who gets it may change it
+    wire |= {"cost": job.cost, "error": job.error if ended else None, "request": request}
     return {**wire, "plan": shown, "webhooks": [_delivery_to_wire(delivery) for delivery in deliveries]}
 
 

@@ -2136,6 +2136,13 @@ def test_jobs_are_shown_newest_first_with_all_that_is_known(mock: MockServer) ->
     assert call(mock, "GET", "/__mock/jobs/nope").status == 404
 
 
+def test_what_is_shown_of_a_job_may_be_changed(mock: MockServer) -> None:
+    for _ in range(2):
+        submit(mock, frame_images=IMAGE)
+        mock.job()["request"]["frame_images"].clear()
+        assert mock.job()["request"]["frame_images"] == IMAGE
+
+
 def test_patch_forces_an_ending(mock: MockServer) -> None:
     job_id = submit(mock)
     reply = call(mock, "PATCH", f"/__mock/jobs/{job_id}", {"status": "failed", "error": "no"})
