@@ -523,11 +523,20 @@ def sign_download(secret: bytes, job_id: str, index: int, expires: int) -> str:
     return hmac.new(secret, f"{job_id}/{index}/{expires}".encode(), hashlib.sha256).hexdigest()
 
 
+def _waiting_to_wire(job_id: str, polling_url: str, status: str) -> dict[str, Any]:
+    return {"id": job_id, "generation_id": job_id, "polling_url": polling_url, "status": status}
+
+
+@functools.lru_cache(maxsize=1024)
+def waiting_to_json(job_id: str, polling_url: str, status: str) -> bytes:
+    """What a poll answers before the end: mostly what the poll before it got."""
+    return to_json(_waiting_to_wire(job_id, polling_url, status))
+
+
 def job_to_wire(job: Job, now: float, links: Links) -> dict[str, Any]:
     """What a poll answers; absent fields are left out, never null."""
     status = status_at(job, now)
-    wire: dict[str, Any] = {"id": job.id, "generation_id": job.id, "polling_url": links.polling_url(job.id)}
-    wire["status"] = status.value
+    wire = _waiting_to_wire(job.id, links.polling_url(job.id), status.value)
     if status is Status.COMPLETED:
         wire["unsigned_urls"] = unsigned_urls(job, links)
         if job.plan.stored and now < expires_at(job):
@@ -2628,7 +2637,10 @@ def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
     def poll() -> Response:
         job, now = mock.store.poll(job_id)
         request.note.job_id, request.note.fixture = job_id, job.fixture
-        return json_response(job_to_wire(job, now, mock.links(request)))
+        links, status = mock.links(request), status_at(job, now)
+        if status in TERMINAL:
+            return json_response(job_to_wire(job, now, links))
+        return Response(200, waiting_to_json(job_id, links.polling_url(job_id), status.value), _API_JSON)
 
     return with_fault(mock, request, mock.draw_fault("poll", request, job_id), poll)
 
