@@ -124,6 +124,7 @@ def _pair_of(number: type) -> Callable[[str], tuple[Any, ...]]:
 
 
 def fault_json(text: str) -> Any:
+    """The JSON of --fault; argparse names this function when it is none."""
     return json.loads(text)
 
 

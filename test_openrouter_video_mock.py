@@ -2074,9 +2074,7 @@ def test_a_receiver_that_never_answers_holds_up_nobody() -> None:
 
 def test_the_journal_shows_requests_and_hides_keys(mock: MockServer) -> None:
     job_id = submit(mock)
-    call(
-        mock, "GET", f"{API}/videos/{job_id}", key="sk-or-secret", Cookie="session=secret", X_Api_Key="secret"
-    )
+    call(mock, "GET", f"{API}/videos/{job_id}", key="sk-or-secret", Cookie="id=secret", X_Api_Key="secret")
     call(mock, "POST", f"{API}/videos", b"not json", key=None)
     entries = call(mock, "GET", "/__mock/requests").json["requests"]
     assert [entry["seq"] for entry in entries] == [1, 2, 3]
@@ -2865,8 +2863,8 @@ def test_the_fixture_example_of_the_readme_is_valid(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_the_curl_lines_of_the_readme_run() -> None:
-    (session,) = [block for block in blocks("console") if "curl" in block and "--port 8080" in block]
-    lines = re.sub(r"\\\n\s*", "", session)
+    (console,) = [block for block in blocks("console") if "curl" in block and "--port 8080" in block]
+    lines = re.sub(r"\\\n\s*", "", console)
     commands = re.findall(r"(?m)^\$ (curl .*)$", lines)
     assert len(commands) >= 3
     with running("--port", "0") as (_, url):
