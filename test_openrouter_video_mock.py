@@ -2610,9 +2610,16 @@ INTERNAL = {
 }
 
 
+def run_pytest(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The tests of this folder, with the module vendored there as a plugin."""
+    shutil.copy(MODULE, folder)
+    (folder / "conftest.py").write_text('pytest_plugins = ["openrouter_video_mock"]\n')
+    quiet = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    command = [sys.executable, "-m", "pytest", *quiet, str(folder)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
 def test_pytest_gets_a_fresh_server_per_test(tmp_path: Path) -> None:
-    shutil.copy(MODULE, tmp_path)
-    (tmp_path / "conftest.py").write_text('pytest_plugins = ["openrouter_video_mock"]\n')
     (tmp_path / "test_it.py").write_text(
         "import urllib.request\n"
         "def test_one(openrouter_video_mock):\n"
@@ -2620,18 +2627,7 @@ def test_pytest_gets_a_fresh_server_per_test(tmp_path: Path) -> None:
         "def test_two(openrouter_video_mock):\n"
         "    assert openrouter_video_mock.requests() == []\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:randomly",
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run_pytest(tmp_path)
     assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout + done.stderr
 
 
@@ -2828,24 +2824,11 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_python_examples_of_the_readme_run(tmp_path: Path) -> None:
-    (tmp_path / "openrouter_video_mock.py").write_bytes(MODULE.read_bytes())
-    (tmp_path / "conftest.py").write_text('pytest_plugins = ["openrouter_video_mock"]\n')
     examples = blocks("python")
     assert len(examples) >= 2
     for index, example in enumerate(examples):
         (tmp_path / f"test_{index}.py").write_text(example)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:randomly",
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run_pytest(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
