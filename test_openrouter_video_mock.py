@@ -2541,6 +2541,52 @@ def test_a_burst_of_connections_is_refused_by_none(mock: MockServer) -> None:
         sock.close()
 
 
+def test_idle_connections_take_no_threads(mock: MockServer) -> None:
+    host, _, port = mock.origin.removeprefix("http://").rpartition(":")
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        for _ in range(50):
+            sock = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+            sock.sendall(head_of(MODELS))
+            assert sock.recv(12) == b"HTTP/1.1 200"
+        assert threading.active_count() <= before
+
+
+def test_requests_that_wait_do_so_side_by_side() -> None:
+    with MockServer(fixtures=[], latency=0.2) as mock:
+        clients = [
+            threading.Thread(target=call, args=(mock, "GET", f"{API}/videos/models")) for _ in range(30)
+        ]
+        begun = time.monotonic()
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        assert time.monotonic() - begun < 3
+        assert [entry["status"] for entry in mock.requests()] == [200] * 30
+
+
+def test_pipelined_requests_that_wait_are_answered_in_order() -> None:
+    with MockServer(fixtures=[], latency=0.01) as mock:
+        answer = exchange(mock, head_of(MODELS) + head_of(f"GET {API}/nothing HTTP/1.1") + head_of(MODELS))
+        assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200", b"404", b"200"]
+
+
+def test_without_threads_to_be_had_requests_are_answered_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with MockServer(fixtures=[], latency=0.01) as mock:
+        monkeypatch.setattr(mock._server, "spawn", none_left)
+        connection = http.client.HTTPConnection(mock.origin.removeprefix("http://"), timeout=10)
+        for _ in range(3):
+            connection.request("GET", f"{API}/videos/models")
+            assert len(json.loads(connection.getresponse().read())["data"]) == 4
+        connection.close()
+
+
 # ============ Embedding ===================================================================================
 
 
