@@ -166,6 +166,7 @@ def checked_config(config: Config) -> Config:
         elif name in ("public_url", "callback_url"):
             if value and not is_url(value):
                 raise SetupError(f"{name}: must be an http or https URL, got {value!r}")
+            checked[name] = value.rstrip("/") if name == "public_url" else value
         elif name in REPEATABLE:
             checked[name] = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     return Config(**checked)
@@ -480,9 +481,6 @@ def parse_video_request(body: bytes, callback_hosts: Sequence[str] = ("*",)) -> 
     return VideoRequest(wanted["model"], get("prompt", ""), shape, get("seed"), get("callback_url"), wanted)
 
 
-# Under load the same small body comes again and again.
-_parse_again = functools.lru_cache(maxsize=256)(parse_video_request)
-
 _LONGEST_TEXT = 16_384
 _LONGEST_LIST = 100
 
@@ -525,20 +523,15 @@ def sign_download(secret: bytes, job_id: str, index: int, expires: int) -> str:
     return hmac.new(secret, f"{job_id}/{index}/{expires}".encode(), hashlib.sha256).hexdigest()
 
 
-def _waiting_to_wire(job_id: str, polling_url: str, status: str) -> dict[str, Any]:
-    return {"id": job_id, "generation_id": job_id, "polling_url": polling_url, "status": status}
-
-
-@functools.lru_cache(maxsize=1024)
-def waiting_to_json(job_id: str, polling_url: str, status: str) -> bytes:
-    """What a poll answers before the end: mostly what the poll before it got."""
-    return to_json(_waiting_to_wire(job_id, polling_url, status))
+def waiting_to_wire(job_id: str, polling_url: str, status: Status) -> dict[str, Any]:
+    """What a poll answers before the end."""
+    return {"id": job_id, "generation_id": job_id, "polling_url": polling_url, "status": status.value}
 
 
 def job_to_wire(job: Job, now: float, links: Links) -> dict[str, Any]:
     """What a poll answers; absent fields are left out, never null."""
     status = status_at(job, now)
-    wire = _waiting_to_wire(job.id, links.polling_url(job.id), status.value)
+    wire = waiting_to_wire(job.id, links.polling_url(job.id), status)
     if status is Status.COMPLETED:
         wire["unsigned_urls"] = unsigned_urls(job, links)
         if job.plan.stored and now < expires_at(job):
@@ -1444,23 +1437,17 @@ def expires_at(job: Job) -> float:
 
 
 class Note:
-    """What the handlers add to a request's journal entry; the epoch tells whether a reset came between."""
+    """What becomes of a request: its entry in the journal is the request with this."""
 
-    epoch = 0
+    epoch = 0  # how many resets came before it
     job_id: str | None = None
     fixture: str | None = None
     fault: str | None = None
     closest: list[dict[str, Any]] | None = None
-
-
-class Entry(NamedTuple):
-    """One request of the journal."""
-
-    seq: int
-    time: float
-    request: Request
-    status: int | None  # None: the connection was closed without an answer
-    ms: float
+    status: int | None = None  # None: the connection was closed without an answer
+    ms = 0.0
+    seq = 0
+    time = 0.0
 
 
 class Store:
@@ -1491,7 +1478,7 @@ class Store:
         self._offset = 0.0  # what `advance` has added to the clock
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._spent: dict[str, float] = {}  # by key: cost of completed jobs that are no longer kept
-        self._journal: deque[Entry] = deque(maxlen=self.config.max_requests)
+        self._journal: deque[Request] = deque(maxlen=self.config.max_requests)
         self._seq = 0
         self._added: list[Fixture] = []
         self._faults = [(next(self._numbers), fault, source) for fault, source in self._start_faults]
@@ -1695,7 +1682,7 @@ class Store:
                 ends_at = now + _SELF_END_SECONDS
             # gen-vid-<unix seconds>-<20 letters and digits>, as recorded
             job_id = f"gen-vid-{int(now)}-{os.urandom(20).translate(_ID_LETTERS).decode()}"
-            job = Job(*job[:12], job_id, now, {}, ends_at)  # what `_replace` does, in a third of the time
+            job = job._replace(id=job_id, created_at=now, ends_at=ends_at)
             if epoch != self.epoch:
                 return job
             self._jobs[job_id] = job
@@ -1770,7 +1757,7 @@ class Store:
 
     # ---- Journal
 
-    def record(self, request: Request, status: int | None, ms: float) -> None:
+    def record(self, request: Request) -> None:
         """Write a request down, unless a reset came since it began."""
         if len(body := request.body) > 4096:
             with contextlib.suppress(ValueError):
@@ -1778,27 +1765,29 @@ class Store:
             if len(body) > 4 * _LONGEST_TEXT:
                 body = body[:_LONGEST_TEXT] + "… (cut)".encode()
             request = request._replace(body=body)
+        note = request.note
         with self._lock:
-            if request.note.epoch == self.epoch and self.config.max_requests:
+            if note.epoch == self.epoch and self.config.max_requests:
                 self._seq += 1
-                self._journal.append(Entry(self._seq, self._now(), request, status, ms))
+                note.seq, note.time = self._seq, self._now()
+                self._journal.append(request)
                 if self._waiting:
                     self._written.notify_all()
 
-    def requests(self, wanted: Callable[[Entry], bool], count: int = 1, wait: float = 0) -> list[Entry]:
-        """Wanted entries, oldest first; blocks up to `wait` real seconds for `count` of them."""
+    def requests(self, wanted: Callable[[Request], bool], count: int = 1, wait: float = 0) -> list[Request]:
+        """Wanted ones, oldest first; blocks up to `wait` real seconds for `count` of them."""
         end, found, epoch, checked = time.monotonic() + wait, 0, -1, 0
         with self._lock:
             while True:
                 if epoch != self.epoch:
                     epoch, found, checked = self.epoch, 0, 0
-                for entry in reversed(self._journal):  # only what is new: many may be waiting
-                    if entry.seq <= checked:
+                for request in reversed(self._journal):  # only what is new: many may be waiting
+                    if request.note.seq <= checked:
                         break
-                    found += wanted(entry)
+                    found += wanted(request)
                 checked = self._seq
                 if found >= count or not self._wait_written(end):
-                    return [entry for entry in self._journal if wanted(entry)]
+                    return list(filter(wanted, self._journal))
 
     def webhooks(self, job_id: str | None, count: int = 1, wait: float = 0) -> list[Delivery]:
         """Deliveries, oldest first; blocks up to `wait` real seconds until `count` of them are done."""
@@ -2571,7 +2560,8 @@ def with_fault(
     if fault is None:
         return work()
     request.note.fault = fault.label
-    mock.pause(fault.delay)
+    if fault.delay:
+        mock.pause(fault.delay)
     if fault.close:
         return _DROPPED
     if fault.status is not None:
@@ -2588,8 +2578,7 @@ def with_fault(
 def create_video(mock: VideoMock, request: Request) -> Response:
     """Accept a generation request; answer at once with the job to poll."""
     key = require_key(mock, request)
-    parse = _parse_again if len(request.body) <= 4096 else parse_video_request
-    wanted = parse(request.body, mock.config.callback_host)
+    wanted = parse_video_request(request.body, mock.config.callback_host)
     mock.reload_fixtures()
     model = mock.store.find_model(wanted.model)
     if model is None:
@@ -2642,9 +2631,14 @@ def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
         links, status = mock.links(request), status_at(job, now)
         if status in TERMINAL:
             return json_response(job_to_wire(job, now, links))
-        return Response(200, waiting_to_json(job_id, links.polling_url(job_id), status.value), _API_JSON)
+        return _waiting_response(job_id, links.polling_url(job_id), status)
 
     return with_fault(mock, request, mock.draw_fault("poll", request, job_id), poll)
+
+
+@functools.lru_cache(maxsize=1024)  # mostly what the poll before it got
+def _waiting_response(job_id: str, polling_url: str, status: Status) -> Response:
+    return json_response(waiting_to_wire(job_id, polling_url, status))
 
 
 def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Response:
@@ -3285,7 +3279,7 @@ class VideoMock:
             handler, groups = find_route(request.method, request.path)
             if is_control:
                 check_control_access(self, request)
-            else:
+            elif self.config.latency:
                 self.pause(self.config.latency)
             response = handler(self, request, **groups)
         except ApiError as error:
@@ -3296,11 +3290,11 @@ class VideoMock:
             self.report(error)
             response = error_response(ApiError(500), headers)
         if not is_control:
-            ms = (time.perf_counter() - started) * 1000
-            status = None if response.dropped else response.status
-            self.store.record(request, status, ms)
+            request.note.status = None if response.dropped else response.status
+            request.note.ms = (time.perf_counter() - started) * 1000
+            self.store.record(request)
             if self.log is not None:
-                self.log(log_line(request, status, ms))
+                self.log(log_line(request))
         return response
 
     def report(self, error: BaseException) -> None:
@@ -3321,15 +3315,14 @@ class VideoMock:
 
     def pause(self, seconds: float) -> None:
         """Wait in real time, but not longer than the mock runs."""
-        if seconds:
-            self.before_waiting()
-            self.stopping.wait(seconds)
+        self.before_waiting()
+        self.stopping.wait(seconds)
 
     def links(self, request: Request) -> Links:
         """How the URLs look for this client: below --public-url, else the origin that it used."""
         get = request.headers.get
         used = origin_of(get("host", "localhost"), get("x-forwarded-host", ""), get("x-forwarded-proto", ""))
-        origin = self.config.public_url.rstrip("/") or used
+        origin = self.config.public_url or used
         return Links(origin, self.secret, self.config.relative_polling_url)
 
     def reload_fixtures(self) -> None:
@@ -3491,20 +3484,20 @@ class VideoMock:
         [202]
         """
 
-        def wanted(entry: Entry) -> bool:
-            request, url = entry.request, entry.request.url
+        def wanted(request: Request) -> bool:
+            url, note = request.url, request.note
             return (
-                entry.seq > since
+                note.seq > since
                 and (method is None or request.method == method.upper())
                 and (path is None or url.startswith(path) or url.removeprefix(API).startswith(path))
-                and (status is None or entry.status == status)
-                and (job_id is None or request.note.job_id == job_id)
+                and (status is None or note.status == status)
+                and (job_id is None or note.job_id == job_id)
             )
 
         if wait:
             self.before_waiting()
-        entries = self.store.requests(wanted, count, wait)
-        return [_entry_to_wire(entry) for entry in entries[-limit if limit else 0 :]]
+        found = self.store.requests(wanted, count, wait)
+        return [_request_to_wire(request) for request in found[-limit if limit else 0 :]]
 
     def wait_for_request(self, *, count: int = 1, timeout: float = 5.0, **filters: Any) -> dict[str, Any]:
         """The request that makes `count` of this kind; TimeoutError after so many real seconds.
@@ -3584,8 +3577,8 @@ def _fixture_to_wire(fixture: Fixture, matched: int) -> dict[str, Any]:
 _SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key")
 
 
-def _entry_to_wire(entry: Entry) -> dict[str, Any]:
-    request, note = entry.request, entry.request.note
+def _request_to_wire(request: Request) -> dict[str, Any]:
+    note = request.note
     headers = {name: "***" if name in _SECRET_HEADERS else value for name, value in request.headers.items()}
     key = bearer_key(request.headers.get("authorization", ""))
     if key is not None:
@@ -3593,10 +3586,10 @@ def _entry_to_wire(entry: Entry) -> dict[str, Any]:
     body: Any = request.body.decode("utf-8", "replace") if request.body else None
     with contextlib.suppress(ValueError):
         body = shorten(parse_json(request.body))
-    wire = {"seq": entry.seq, "time": round(entry.time, 3), "method": request.method, "path": request.url}
-    wire |= {"headers": headers, "body": body, "status": entry.status, "job_id": note.job_id}
+    wire = {"seq": note.seq, "time": round(note.time, 3), "method": request.method, "path": request.url}
+    wire |= {"headers": headers, "body": body, "status": note.status, "job_id": note.job_id}
     wire |= {"fixture": note.fixture, "fault": note.fault, "scope": scope_of(request)}
-    wire["ms"] = round(entry.ms, 3)
+    wire["ms"] = round(note.ms, 3)
     return wire if note.closest is None else {**wire, "closest": note.closest}
 
 
@@ -3607,16 +3600,16 @@ def printable(line: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def log_line(request: Request, status: int | None, ms: float) -> str:
+def log_line(request: Request) -> str:
     """One readable line for one request."""
     note = request.note
-    parts = [time.strftime("%H:%M:%S"), f"{request.method:4}", request.path, str(status or "closed")]
+    parts = [time.strftime("%H:%M:%S"), f"{request.method:4}", request.path, str(note.status or "closed")]
     if note.job_id and note.job_id not in request.path:
         parts.append(note.job_id)
     parts += [f"fixture={note.fixture!r}"] if note.fixture else []
     parts += [f"fault={note.fault}"] if note.fault else []
     parts += [f"({describe_miss(miss)})" for miss in note.closest or ()]
-    return printable(f"{' '.join(parts)} {ms:.1f} ms")
+    return printable(f"{' '.join(parts)} {note.ms:.1f} ms")
 
 
 # ============ 12. HTTP adapter and embedding: _Adapter, MockServer, the pytest fixture =======================
@@ -3913,25 +3906,27 @@ class _Adapter(socketserver.BaseRequestHandler):
 
 
 def _answer_bytes(response: Response, head: Head | None, keep_alive: bool) -> bytes:
+    """The answer, or its head if the body is streamed or not wanted."""
     http_1_0 = head is not None and head.http_1_0
-    start = _answer_head(response.status, response.headers, keep_alive, http_1_0, int(time.time()))
     length = len(response.body) if response.stream is None else response.length
-    if length is not None and response.status != 204:
-        start += b"Content-Length: %d\r\n" % length
-    elif response.stream is not None and not http_1_0:
-        start += b"Transfer-Encoding: chunked\r\n"
-    body = b"" if head is not None and head.method == "HEAD" else response.body[: response.truncate]
-    return start + b"\r\n" + body
+    start = _answer_head(response.status, response.headers, length, keep_alive, http_1_0, int(time.time()))
+    return start if head is not None and head.method == "HEAD" else start + response.body[: response.truncate]
 
 
-@functools.lru_cache(maxsize=64)
-def _answer_head(status: int, headers: Headers, keep_alive: bool, http_1_0: bool, second: int) -> bytes:
+@functools.lru_cache(maxsize=256)
+def _answer_head(
+    status: int, headers: Headers, length: int | None, keep_alive: bool, http_1_0: bool, second: int
+) -> bytes:
     lines = [f"HTTP/1.1 {status} {http.client.responses.get(status, 'Unknown')}"]
     lines += [f"{name}: {value}" for name, value in headers]
     lines.append(time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT", time.gmtime(second)))
+    if length is None and not http_1_0:
+        lines.append("Transfer-Encoding: chunked")
+    elif length is not None and status != 204:
+        lines.append(f"Content-Length: {length}")
     if not keep_alive or http_1_0:
         lines.append(f"Connection: {'keep-alive' if keep_alive else 'close'}")
-    return "\r\n".join([*lines, ""]).encode("latin-1")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 class _Server(ThreadingHTTPServer):
