@@ -154,22 +154,27 @@ _MOST = {"port": 65_535, "latency": 3_600, "max_body_mb": 10_000, "max_jobs": 10
 
 def checked_config(config: Config) -> Config:
     """The settings with single values of repeatable ones in tuples; SetupError for what cannot be."""
-    checked = config._asdict()
-    for name, value in checked.items():
-        if name in _MOST:
-            least = 1 if name == "max_jobs" else 0
-            if not least <= value <= _MOST[name]:
-                raise SetupError(f"{name}: must be {least} to {_MOST[name]}, got {value}")
-        elif name in ("polls", "seconds"):
-            if value is not None and (len(value) != 2 or not all(0 <= number < 1e12 for number in value)):
-                raise SetupError(f"{name}: must be two numbers of at least 0, got {value}")
-        elif name in ("public_url", "callback_url"):
-            if value and not is_url(value):
-                raise SetupError(f"{name}: must be an http or https URL, got {value!r}")
-            checked[name] = value.rstrip("/") if name == "public_url" else value
-        elif name in REPEATABLE:
-            checked[name] = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    return Config(**checked)
+    try:
+        return Config(**{name: _checked_setting(name, value) for name, value in config._asdict().items()})
+    except (TypeError, AttributeError) as error:
+        raise SetupError(f"a setting is of the wrong type: {error}") from None
+
+
+def _checked_setting(name: str, value: Any) -> Any:
+    if name in _MOST:
+        least = 1 if name == "max_jobs" else 0
+        if not least <= value <= _MOST[name]:
+            raise SetupError(f"{name}: must be {least} to {_MOST[name]}, got {value}")
+    elif name in ("polls", "seconds"):
+        if value is not None and (len(value) != 2 or not all(0 <= number < 1e12 for number in value)):
+            raise SetupError(f"{name}: must be two numbers of at least 0, got {value}")
+    elif name in ("public_url", "callback_url"):
+        if value and not is_url(value):
+            raise SetupError(f"{name}: must be an http or https URL, got {value!r}")
+        return value.rstrip("/") if name == "public_url" else value
+    elif name in REPEATABLE:
+        return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    return value
 
 
 def is_url(text: str) -> bool:
@@ -467,7 +472,7 @@ def parse_video_request(body: bytes, callback_hosts: Sequence[str] = ("*",)) -> 
     issues = list(itertools.islice(REQUEST_SCHEMA(wanted, ()), _MOST_ISSUES))
     callback_url = wanted.get("callback_url") if isinstance(wanted, dict) else None
     url = callback_url if isinstance(callback_url, str) and is_url(callback_url) else "https://"
-    if not url.startswith("https://") and not may_deliver(url, callback_hosts):
+    if not url.lower().startswith("https://") and not may_deliver(url, callback_hosts):
         issues.append(_issue(("callback_url",), "callback_url must use HTTPS", code="custom"))
     if issues:
         raise SchemaError(issues)
@@ -535,7 +540,7 @@ def job_to_wire(job: Job, now: float, links: Links) -> dict[str, Any]:
     if status is Status.COMPLETED:
         wire["unsigned_urls"] = unsigned_urls(job, links)
         if job.plan.stored and now < expires_at(job):
-            end = int(expires_at(job))
+            end = expires_at(job)
             wire["urls"] = [links.signed_url(job.id, index, end) for index in range(job.plan.outputs)]
             wire["expires_at"] = end
         wire["usage"] = usage_to_wire(job)
@@ -596,7 +601,11 @@ class Model(NamedTuple):
         return self.name.split(":")[0] if ":" in self.name else self.id.split("/")[0]
 
 
-_ALLOWED_DATA = {"image_url": r"data:image/[\w.+-]+;base64,", "audio_url": r"data:audio/[\w.+-]+;base64,"}
+_ALLOWED_URL = {  # per kind of reference
+    "image_url": re.compile(r"https://|data:image/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,", re.I),
+    "audio_url": re.compile(r"https://|data:audio/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,", re.I),
+    "video_url": re.compile("https://", re.I),
+}
 
 
 def check_references(body: dict[str, Any]) -> None:
@@ -604,8 +613,7 @@ def check_references(body: dict[str, Any]) -> None:
     for name in ("frame_images", "input_references"):
         for index, asset in enumerate(body.get(name, ())):
             kind = asset["type"]
-            url = asset[kind]["url"]
-            if not url.startswith("https://") and not re.match(_ALLOWED_DATA.get(kind, "(?!)"), url):
+            if not _ALLOWED_URL[kind].match(asset[kind]["url"]):
                 where = f"{name}[{index}].{kind}.url"
                 raise ApiError(400, f"Invalid reference URL: {where}: Only HTTPS URLs are allowed")
 
@@ -707,7 +715,11 @@ def _resolution_of(width: int, height: int) -> str:
     for resolution, short in _SHORT_SIDES.items():
         if min(width, height) == short:
             return resolution
-    return min(_SHORT_SIDES, key=lambda name: abs(_SHORT_SIDES[name] ** 2 * 16 / 9 - width * height))
+    return min(_SHORT_SIDES, key=lambda name: _area_difference(name, width, height))
+
+
+def _area_difference(resolution: str, width: int, height: int) -> float:
+    return abs(_SHORT_SIDES[resolution] ** 2 * 16 / 9 - width * height)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -719,6 +731,11 @@ def cost_of(shape: Shape, model: Model) -> float:
     resolution = f"_{named.lower()}"
     audio = "_with_audio" if has_audio(shape, model) else "_without_audio"
     video_input = "video_url" in shape.references and not shape.frames
+
+    def keys_of(names: Sequence[str]) -> list[str]:  # this resolution's, any one's, the nearest one's
+        exact = [name + end for name in names for end in (resolution, "")]
+        nearest = sorted(_SHORT_SIDES, key=lambda name: _area_difference(name, width, height))
+        return exact + [f"{name}_{near.lower()}" for near in nearest for name in names]
 
     def price(family: str, keys: Iterable[str]) -> float | None:
         listed = [prices[key] for key in keys if key in prices]
@@ -738,11 +755,11 @@ def cost_of(shape: Shape, model: Model) -> float:
         modes = ("image_to_video_", "", "text_to_video_")
     elif shape.references:
         modes = ("reference_", "", "image_to_video_", "text_to_video_")
-    keys = [f"{m}duration_seconds{a}{r}" for a in (audio, "") for m in modes for r in (resolution, "")]
-    dollars = price("duration_seconds", keys)
+    names = [f"{mode}duration_seconds{sound}" for sound in (audio, "") for mode in modes]
+    dollars = price("duration_seconds", keys_of(names))
     families = ["cents_per_second_video_continuation"] if video_input else []
     families += ["cents_per_video_output_second", "cents_per_second_output"]
-    cents = price("_second", [family + end for family in families for end in (resolution, "")])
+    cents = price("_second", keys_of(families))
     cost = seconds * (dollars if dollars is not None else (cents or 0) / 100)
     images = len(shape.frames) or shape.references.count("image_url")
     cost += images * (prices.get("cents_per_image_input", 0) / 100 + prices.get("reference_images", 0))
@@ -1080,6 +1097,8 @@ def fault_from_json(value: Any, path: str = "fault") -> Fault:
 def _read_prompt(value: Any, path: str) -> tuple[str, str]:
     if isinstance(value, str):
         return "contains", value
+    if not isinstance(value, dict):
+        raise _expected("a string or an object", value, path)
     given = read_fields(value, path, dict.fromkeys(("equals", "contains", "regex"), read_text))
     if len(given) != 1:
         raise _complaint(path, "give exactly one of equals, contains, regex")
@@ -1275,15 +1294,14 @@ _DOCUMENT_KEYS: Readers = {
 }
 
 
-def load_fixtures(sources: Sequence[Any]) -> Loaded:
+def load_fixtures(sources: Sequence[Any], stamps: dict[Path, tuple[int, int]] | None = None) -> Loaded:
     """Read files, folders (their *.json, recursively) and fixtures given as Python objects, in this order.
 
-    Raises SetupError with one line for the first thing that is wrong.
+    Raises SetupError with one line for the first thing that is wrong.  `stamps` takes what was looked at.
     """
     entries: list[tuple[str, str, Any, Path]] = []  # path for complaints, name, fixture, folder
     models: dict[str, Model] = {}
-    stamps: dict[Path, tuple[int, int]] = {}
-    enforced = False
+    stamps, enforced = {} if stamps is None else stamps, False
     for position, source in enumerate(sources):
         if source is None:
             source = Path(__file__).with_name("fixtures.json")
@@ -1431,9 +1449,9 @@ def status_at(job: Job, now: float) -> Status:
     return Status.PENDING if passed < job.pace.pending else Status.IN_PROGRESS
 
 
-def expires_at(job: Job) -> float:
+def expires_at(job: Job) -> int:
     """When the outputs of a job that has ended stop being kept."""
-    return job.ends_at + RETENTION_SECONDS
+    return int(job.ends_at) + RETENTION_SECONDS
 
 
 class Note:
@@ -1546,7 +1564,7 @@ class Store:
             return None
         fresh = {path: _stamp(path) for path in stamps}
         try:
-            loaded = load_fixtures(self.config.fixtures)
+            loaded = load_fixtures(self.config.fixtures, fresh)
         except SetupError as error:
             loaded, reason = self.loaded._replace(stamps=fresh), str(error)
         with self._lock:
@@ -1741,7 +1759,8 @@ class Store:
             job, now = self._find(job_id, True), self._now()
             current = status_at(job, now)
             if current not in TERMINAL:
-                job = job._replace(ending=status, error=error or ENDING_ERRORS.get(status), ends_at=now)
+                error = error or (job.error if status is job.ending else ENDING_ERRORS.get(status))
+                job = job._replace(ending=status, error=error, ends_at=now)
                 self._put(job, ends_anew=True)
             elif current is not status:
                 raise ApiError(409, f"Job {job.id} has ended already: it is {current.value}")
@@ -2267,7 +2286,7 @@ def _after_attempt(delivery: Delivery, now: float, outcome: dict[str, Any]) -> D
         return delivery._replace(state="delivered")
     if len(attempts) > len(BACKOFF):
         return delivery._replace(state="failed", reason=f"no success in {len(attempts)} attempts")
-    return delivery._replace(due_at=now + BACKOFF[len(attempts) - 1])
+    return delivery._replace(due_at=delivery.due_at + BACKOFF[len(attempts) - 1])
 
 
 class Courier:
@@ -2308,7 +2327,7 @@ class Courier:
         if struck is None:
             struck = store.draw_fault("webhook", lambda: job.scope, store.epoch, job.id)
             if struck is not None and struck.delay:
-                store.attempted(delivery._replace(held=struck, due_at=store.now() + struck.delay))
+                store.attempted(delivery._replace(held=struck, due_at=delivery.due_at + struck.delay))
                 return
         fault, headers = struck or _NO_FAULT, _webhook_headers(delivery, self._secret)
         outcome: dict[str, Any] = {"fault": struck.label} if struck else {}
@@ -2398,6 +2417,9 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     note: Note
+    refusal: ApiError | None = (
+        None  # why the adapter could not take it; its body is missing, and maybe its head
+    )
 
     @property
     def url(self) -> str:
@@ -2554,7 +2576,12 @@ def fault_error(fault: Fault, wanted: VideoRequest | None = None, model: Model |
 
 
 def with_fault(
-    mock: VideoMock, request: Request, fault: Fault | None, work: Callable[[], Response]
+    mock: VideoMock,
+    request: Request,
+    fault: Fault | None,
+    work: Callable[[], Response],
+    wanted: VideoRequest | None = None,
+    model: Model | None = None,
 ) -> Response:
     """Do the work as the fault lets it be done."""
     if fault is None:
@@ -2564,12 +2591,10 @@ def with_fault(
         mock.pause(fault.delay)
     if fault.close:
         return _DROPPED
-    if fault.status is not None:
-        raise fault_error(fault)
-    if fault.malformed:
-        return Response(200, b'{"id": "gen-vid-', _API_JSON)
     try:
-        response = work()
+        if fault.status is not None:
+            raise fault_error(fault, wanted, model)
+        response = Response(200, b'{"id": "gen-vid-', _API_JSON) if fault.malformed else work()
     except ApiError as error:
         response = error_response(error)
     return _DROPPED if fault.lost else response._replace(truncate=fault.truncate)
@@ -2604,7 +2629,7 @@ def create_video(mock: VideoMock, request: Request) -> Response:
         polling_url = mock.links(request).polling_url(job.id)
         return json_response({"id": job.id, "polling_url": polling_url, "status": "pending"}, status=202)
 
-    return with_fault(mock, request, fault, submit)
+    return with_fault(mock, request, fault, submit, wanted, model)
 
 
 def _no_match_error(request: Request, misses: list[dict[str, Any]]) -> ApiError:
@@ -2644,11 +2669,12 @@ def _waiting_response(job_id: str, polling_url: str, status: Status) -> Response
 def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Response:
     """Download an output: with the key, whole; or by a signed URL, without a key and by range."""
     parameters = request.parameters
-    index, signed = parse_index(parameters.get("index", "")), "signature" in parameters
+    signed = "signature" in parameters
+    if not signed:
+        require_key(mock, request)
+    index = parse_index(parameters.get("index", ""))
     if signed:
         _check_signature(mock, job_id, index, parameters)
-    else:
-        require_key(mock, request)
     job, now = mock.store.job(job_id, or_latest=False)
     request.note.job_id, request.note.fixture = job_id, job.fixture
     status = status_at(job, now)
@@ -2771,7 +2797,7 @@ def get_generation(mock: VideoMock, request: Request) -> Response:
     data |= {"generation_time": milliseconds, "latency": milliseconds}
     data |= {"finish_reason": "complete", "native_finish_reason": "complete"}
     data |= {"streamed": False, "cancelled": False, "is_byok": job.plan.is_byok}
-    data |= {"provider_name": job.model.provider, "origin": request.headers.get("http-referer", "")}
+    data |= {"provider_name": job.model.provider, "origin": ""}
     return json_response({"data": data | {"data_region": "global", **dict.fromkeys(_NULL_GENERATION_FIELDS)}})
 
 
@@ -3265,6 +3291,7 @@ class VideoMock:
         self.secret = os.urandom(32)  # signs download URLs
         self.errors: list[BaseException] = []  # the mock's own faults, raised by MockServer.stop
         self.stopping = threading.Event()
+        self._additions = itertools.count(1)  # of fixtures; names those that have none
         started, ticked = time.time(), time.monotonic()
         self.store = Store(self.config, clock or (lambda: started + time.monotonic() - ticked))
         self.courier = Courier(self.store, self.config.webhook_secret, self.report)
@@ -3276,11 +3303,13 @@ class VideoMock:
         is_control = request.path in ("/", "/health") or request.path.startswith(CONTROL)
         headers = _JSON if is_control else _API_JSON
         try:
+            if request.refusal is not None:
+                raise request.refusal
+            if self.config.latency and not is_control:
+                self.pause(self.config.latency)
             handler, groups = find_route(request.method, request.path)
             if is_control:
                 check_control_access(self, request)
-            elif self.config.latency:
-                self.pause(self.config.latency)
             response = handler(self, request, **groups)
         except ApiError as error:
             response = error_response(error, headers)
@@ -3335,7 +3364,7 @@ class VideoMock:
         """The fault that hits this request, if one does."""
         fault = self.store.draw_fault(on, lambda: scope_of(request), request.note.epoch, job_id)
         if fault is not None and job_id:
-            request.note.job_id = job_id
+            request.note.job_id, request.note.fixture = job_id, self.store.job(job_id)[0].fixture
         return fault
 
     def clip(self, job: Job, index: int) -> bytes | Path:
@@ -3411,7 +3440,7 @@ class VideoMock:
         """
         read = []
         for path, value in _numbered("fixture", fixture):
-            one = fixture_from_json(value, path, "added fixture", None)
+            one = fixture_from_json(value, path, f"added fixture {next(self._additions)}", None)
             if one is None:
                 raise SetupError(f"{path}.response: answers another endpoint")
             read.append(one)
@@ -3557,9 +3586,10 @@ def _job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> dic
     wire |= {"fixture": job.fixture, "scope": job.scope, "polls": job.polls}
     wire["created_at"] = round(job.created_at, 3)
     wire["ended_at"] = round(job.ends_at, 3) if ended else None
-    wire["expires_at"] = int(expires_at(job)) if ended else None
+    wire["expires_at"] = expires_at(job) if ended else None
     request = shorten(job.wanted.body)  # a copy: who gets it may change it
-    wire |= {"cost": job.cost, "error": job.error if ended else None, "request": request}
+    cost = 0 if ended and status is not Status.COMPLETED else job.cost
+    wire |= {"cost": cost, "error": job.error if ended else None, "request": request}
     return {**wire, "plan": shown, "webhooks": [_delivery_to_wire(delivery) for delivery in deliveries]}
 
 
@@ -3603,7 +3633,9 @@ def printable(line: str) -> str:
 def log_line(request: Request) -> str:
     """One readable line for one request."""
     note = request.note
-    parts = [time.strftime("%H:%M:%S"), f"{request.method:4}", request.path, str(note.status or "closed")]
+    start = f"{time.strftime('%H:%M:%S')} {request.method or '-':4} {request.path or '-'}"
+    parts = [start, str(note.status or "closed")]
+    parts += [f"({request.refusal.message})"] if request.refusal else []
     if note.job_id and note.job_id not in request.path:
         parts.append(note.job_id)
     parts += [f"fixture={note.fixture!r}"] if note.fixture else []
@@ -3646,6 +3678,9 @@ class Head(NamedTuple):
     keep_alive: bool
     http_1_0: bool
     length: int | None  # of the body; None = chunked
+
+
+_NO_HEAD = Head("", "", "", {}, False, False, 0)  # could be read
 
 
 @functools.lru_cache(maxsize=256)  # who polls sends the same head again and again
@@ -3753,26 +3788,25 @@ class _Adapter(socketserver.BaseRequestHandler):
 
     def serve_one(self) -> bool:
         """Read one request and answer it; whether another may follow on this connection."""
-        head = None
+        head, body, refusal = _NO_HEAD, b"", None
         try:
             head = self.read_head()
             body = self.read_body(head)
         except ApiError as error:
-            self.server.mock.notice(f"{time.strftime('%H:%M:%S')} refused: {error}")
-            response = error_response(error)
-            return self.complete(response, _answer_bytes(response, head, False), head, False)
+            refusal = error
         self.deadline = math.inf
-        rest = self.answer(head, body)
+        rest = self.answer(head, body, refusal)
         return rest is None or rest()
 
-    def answer(self, head: Head, body: bytes) -> Rest | None:
+    def answer(self, head: Head, body: bytes, refusal: ApiError | None = None) -> Rest | None:
         """Have the request answered, and send as much as the socket takes at once; what is left, if anything is."""
-        request = Request(head.method, head.path, head.query, head.headers, body, Note())
+        request = Request(head.method, head.path, head.query, head.headers, body, Note(), refusal)
         response = self.server.mock.handle(request)
         if response.dropped:
             return lambda: False
         framed = response.stream is None or response.length is not None or not head.http_1_0
-        keep_alive = head.keep_alive and framed and response.truncate is None
+        cut = response.truncate is not None and response.stream is None
+        keep_alive = head.keep_alive and framed and refusal is None and not cut
         unsent = _answer_bytes(response, head, keep_alive)
         if response.stream is None:
             try:
@@ -3784,15 +3818,15 @@ class _Adapter(socketserver.BaseRequestHandler):
             unsent = unsent[sent:]
         return functools.partial(self.complete, response, unsent, head, keep_alive)
 
-    def complete(self, response: Response, unsent: bytes, head: Head | None, keep_alive: bool) -> bool:
+    def complete(self, response: Response, unsent: bytes, head: Head, keep_alive: bool) -> bool:
         """Send the rest of an answer; whether the connection goes on."""
         if unsent:
             self.sending = True
-            if response.stream is None or (head is not None and head.method == "HEAD"):
+            if response.stream is None or head.method == "HEAD":
                 for start in range(0, len(unsent), _BLOCK_BYTES):
                     self.send(unsent[start : start + _BLOCK_BYTES])
             else:
-                chunked = response.length is None and head is not None and not head.http_1_0
+                chunked = response.length is None and not head.http_1_0
                 keep_alive = self.send_stream(unsent, response, chunked) and keep_alive
             self.sending = False
         if not keep_alive:
@@ -3905,12 +3939,12 @@ class _Adapter(socketserver.BaseRequestHandler):
         raise ApiError(400, "Malformed trailers")
 
 
-def _answer_bytes(response: Response, head: Head | None, keep_alive: bool) -> bytes:
+def _answer_bytes(response: Response, head: Head, keep_alive: bool) -> bytes:
     """The answer, or its head if the body is streamed or not wanted."""
-    http_1_0 = head is not None and head.http_1_0
     length = len(response.body) if response.stream is None else response.length
-    start = _answer_head(response.status, response.headers, length, keep_alive, http_1_0, int(time.time()))
-    return start if head is not None and head.method == "HEAD" else start + response.body[: response.truncate]
+    now = int(time.time())
+    start = _answer_head(response.status, response.headers, length, keep_alive, head.http_1_0, now)
+    return start if head.method == "HEAD" else start + response.body[: response.truncate]
 
 
 @functools.lru_cache(maxsize=256)
@@ -3940,7 +3974,6 @@ class _Server(ThreadingHTTPServer):
     """
 
     request_queue_size = 1024  # a burst of connections waits instead of being refused
-    daemon_threads = True
 
     def __init__(self, mock: VideoMock, debug: Callable[[str], None]) -> None:
         self.mock, self.debug = mock, debug
@@ -4096,7 +4129,9 @@ class MockServer(VideoMock):
         super().__init__(config)
 
     def open(self) -> str:
-        """Listen, without serving yet; OSError for a busy port.  The URL."""
+        """Listen, without serving yet; OSError for a busy port, RuntimeError after `stop`.  The URL."""
+        if self.stopping.is_set():
+            raise RuntimeError("the mock has been stopped: make another one")
         self._server = _Server(self, self.debug)
         return self.url
 
@@ -4111,6 +4146,8 @@ class MockServer(VideoMock):
         >>> server = MockServer(port=0).start()
         >>> server.stop()
         """
+        if self._server is not None:
+            return self
         self.open()
         self._thread = threading.Thread(
             target=self.serve_forever, args=(0.005,), name="openrouter_video_mock", daemon=True
@@ -4276,7 +4313,8 @@ def main(
 
     with contextlib.suppress(KeyboardInterrupt):
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, leave)
+            for end in (signal.SIGTERM, signal.SIGINT):  # which a shell's & lets a process ignore
+                signal.signal(end, leave)
         with contextlib.suppress(OSError, ValueError, AttributeError):  # stdout may be closed
             out.write(f"openrouter_video_mock listening on {url}\n")
             out.flush()
