@@ -50,6 +50,7 @@ import hmac
 import html
 import http.client
 import importlib
+import io
 import itertools
 import json
 import math
@@ -2289,13 +2290,50 @@ def _after_attempt(delivery: Delivery, now: float, outcome: dict[str, Any]) -> D
     return delivery._replace(due_at=delivery.due_at + BACKOFF[len(attempts) - 1])
 
 
+class Threads:
+    """Threads of one name, known while they run, so that a stop can wait for them."""
+
+    def __init__(self, name: str, on_error: Callable[[BaseException], None]) -> None:
+        self._name, self._on_error = name, on_error
+        self._running: set[threading.Thread] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, work: Callable[..., None], *args: Any) -> bool:
+        """Have this done in a thread of its own; False if there is none to be had."""
+
+        def run() -> None:
+            try:
+                work(*args)
+            except Exception as error:
+                self._on_error(error)
+            finally:
+                self._running.discard(thread)
+
+        thread = threading.Thread(target=run, name=self._name, daemon=True)
+        self._running.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._running.discard(thread)
+            return False
+        return True
+
+    def join(self) -> None:
+        """Wait for all, a second for each."""
+        for thread in list(self._running):
+            if thread.is_alive():
+                thread.join(1)
+
+
 class Courier:
     """Delivers webhooks: one thread that waits for what is due, and one per attempt, at most MAX_IN_FLIGHT."""
 
     def __init__(self, store: Store, secret: str, on_error: Callable[[BaseException], None]) -> None:
-        self._store, self._secret, self._on_error = store, secret, on_error
+        self._store, self._secret = store, secret
         self._starting = threading.Lock()  # guards the start: the thread is there once a job has a callback
-        self._threads: set[threading.Thread] = set()
+        self._threads = Threads("webhooks", on_error)
         self._sockets: set[socket.socket] = set()  # of attempts under way; `stop` ends them
         self._stopped = False
 
@@ -2303,24 +2341,12 @@ class Courier:
         """Start, unless started already."""
         with self._starting:
             if not self._threads and not self._stopped:
-                self._spawn(self._run)
-
-    def _spawn(self, work: Callable[..., None], *args: Any) -> None:
-        thread = threading.Thread(target=self._guarded, args=(work, *args), name="webhooks", daemon=True)
-        self._threads.add(thread)
-        thread.start()
-
-    def _guarded(self, work: Callable[..., None], *args: Any) -> None:
-        try:
-            work(*args)
-        except Exception as error:
-            self._on_error(error)
-        finally:
-            self._threads.discard(threading.current_thread())
+                self._threads.start(self._run)
 
     def _run(self) -> None:
         while (delivery := self._store.next_delivery()) is not None:
-            self._spawn(self._attempt, delivery)
+            if not self._threads.start(self._attempt, delivery):
+                self._attempt(delivery)
 
     def _attempt(self, delivery: Delivery) -> None:
         store, job, struck = self._store, delivery.job, delivery.held
@@ -2393,8 +2419,7 @@ class Courier:
             self._stopped = True
         for sock in list(self._sockets):
             shut_down(sock)
-        for thread in list(self._threads):
-            thread.join(1)
+        self._threads.join()
 
 
 def shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
@@ -2417,9 +2442,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     note: Note
-    refusal: ApiError | None = (
-        None  # why the adapter could not take it; its body is missing, and maybe its head
-    )
+    refusal: ApiError | None = None  # the adapter's: the body, and maybe the head, could not be read
 
     @property
     def url(self) -> str:
@@ -2458,7 +2481,7 @@ _BLOCK_BYTES = 1 << 20
 
 def json_response(value: Any, status: int = 200, headers: Headers = ()) -> Response:
     """Compact JSON, with the headers of the video API."""
-    return Response(status, to_json(value), _API_JSON + headers if headers else _API_JSON)
+    return Response(status, to_json(value), _API_JSON + headers)
 
 
 def error_response(error: ApiError, headers: Headers = _API_JSON) -> Response:
@@ -2485,23 +2508,18 @@ def clip_response(request: Request, clip: bytes | Path, headers: Headers, ranges
 
 def _parse_range(header: str, size: int) -> tuple[int, int] | None:
     match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header.replace(" ", ""))
-    if not match or not (match[1] or match[2]):
+    first, last = match.groups() if match else ("", "")
+    if not (first or last) or (first and last and int(last) < int(first)):
         return None  # the whole is to be sent, as for all that is no single range
-    first, last = match[1], match[2]
     start = int(first) if first else max(0, size - int(last))
     stop = min(int(last) + 1, size) if first and last else size
-    if first and last and int(last) < start:
-        return None
-    if start >= size or start >= stop:
+    if start >= stop:
         raise ApiError(416, "Range Not Satisfiable", headers=(("Content-Range", f"bytes */{size}"),))
     return start, stop
 
 
 def _blocks(clip: bytes | Path, start: int, stop: int) -> Iterator[bytes]:
-    if isinstance(clip, bytes):
-        yield clip[start:stop]
-        return
-    with clip.open("rb") as file:
+    with io.BytesIO(clip) if isinstance(clip, bytes) else clip.open("rb") as file:
         file.seek(start)
         while start < stop and (block := file.read(min(_BLOCK_BYTES, stop - start))):
             start += len(block)
@@ -2511,9 +2529,9 @@ def _blocks(clip: bytes | Path, start: int, stop: int) -> Iterator[bytes]:
 @functools.lru_cache(maxsize=1024)
 def origin_of(host: str, forwarded_host: str, forwarded_proto: str) -> str:
     """The origin that the client used: X-Forwarded-Proto and -Host (first value, if it can be one), else Host."""
-    first, scheme = forwarded_host.split(",")[0].strip(), forwarded_proto.split(",")[0].strip().lower()
-    scheme = scheme if scheme in ("http", "https") else "http"
-    return f"{scheme}://{first if _HOST.fullmatch(first) else host}"
+    scheme = "https" if forwarded_proto.split(",")[0].strip().lower() == "https" else "http"
+    forwarded = forwarded_host.split(",")[0].strip()
+    return f"{scheme}://{forwarded if _HOST.fullmatch(forwarded) else host}"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -2531,9 +2549,7 @@ def bearer_key(authorization: str) -> str | None:
 
 def scope_of(request: Request) -> str:
     """Whose counters a request moves: X-Test-Id, else ?testId=, else its key."""
-    name = request.headers.get("x-test-id")
-    if not name and "testId" in request.query:
-        name = request.parameters.get("testId")
+    name = request.headers.get("x-test-id") or (request.query and request.parameters.get("testId"))
     return name or key_label(bearer_key(request.headers.get("authorization", "")) or "")
 
 
@@ -2558,21 +2574,18 @@ def require_key(mock: VideoMock, request: Request) -> str:
 
 def fault_error(fault: Fault, wanted: VideoRequest | None = None, model: Model | None = None) -> ApiError:
     """The refusal that a fixture or fault orders, with what production adds to this status."""
-    status, metadata = fault.status or 500, fault.metadata
-    headers: Headers = ()
-    if metadata is None and status == 429:
-        metadata = {"error_type": "rate_limit_exceeded"}
-    if metadata is None and status == 403 and wanted and model:
+    status, metadata, seconds = fault.status or 500, fault.metadata, fault.retry_after
+    limit: Headers = ()
+    if status == 403 and metadata is None and wanted and model:
         flagged = {"reasons": ["violence"], "flagged_input": wanted.prompt[:100]}
         metadata = {**flagged, "provider_name": model.provider, "model_slug": model.id}
-    if fault.retry_after is not None or status == 429:
-        seconds = js_number(1 if fault.retry_after is None else fault.retry_after)
-        headers = (("Retry-After", str(math.ceil(seconds))),)
-        if status == 429:
-            reset_ms = int((time.time() + seconds) * 1000)
-            limit = (("X-RateLimit-Limit", "20"), ("X-RateLimit-Remaining", "0"))
-            headers += (*limit, ("X-RateLimit-Reset", str(reset_ms)))
-    return ApiError(status, fault.message, metadata, headers)
+    if status == 429:
+        metadata = {"error_type": "rate_limit_exceeded"} if metadata is None else metadata
+        seconds = 1 if seconds is None else seconds
+        reset_ms = str(int((time.time() + seconds) * 1000))
+        limit = (("X-RateLimit-Limit", "20"), ("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset", reset_ms))
+    retry = () if seconds is None else (("Retry-After", str(math.ceil(js_number(seconds)))),)
+    return ApiError(status, fault.message, metadata, retry + limit)
 
 
 def with_fault(
@@ -2693,14 +2706,13 @@ def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Respons
 
 def parse_index(text: str) -> int:
     """The query parameter `index`, coerced as JavaScript's Number does for the values that occur."""
-    if re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?|", text):
-        issues = list(_number(whole=True, minimum=0)(float(text or 0), ("index",)))
-    else:
+    if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?|", text):
         parts = {"expected": "number", "code": "invalid_type", "received": "NaN"}
-        issues = [_issue(("index",), "Invalid input: expected number, received NaN", **parts)]
-    if issues:
+        raise SchemaError([_issue(("index",), "Invalid input: expected number, received NaN", **parts)])
+    index = float(text or 0)
+    if issues := list(_number(whole=True, minimum=0)(index, ("index",))):
         raise SchemaError(issues)
-    return int(float(text or 0))
+    return int(index)
 
 
 def _check_signature(mock: VideoMock, job_id: str, index: int, parameters: Mapping[str, str]) -> None:
@@ -2846,20 +2858,13 @@ def check_control_access(mock: VideoMock, request: Request) -> None:
     host = request.headers.get("host", "localhost")
     name = re.sub(r":\d*$", "", host).strip("[]").lower()
     known = ("host.docker.internal", mock.config.host.lower(), urlsplit(mock.config.public_url).hostname)
-    if "." in name and name not in known and not _is_ip_address(name):
+    is_address = re.fullmatch("[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*", name)  # the DNS has no such names
+    if "." in name and name not in known and not is_address:
         cure = "start with --host or --public-url"
         raise ApiError(403, f"The control API does not answer to the name {name}; {cure}")
     origin = request.headers.get("origin")
     if origin is not None and origin.lower().partition("://")[2] != host.lower():
         raise ApiError(403, f"The control API is closed to pages of {origin}")
-
-
-def _is_ip_address(name: str) -> bool:
-    for family in (socket.AF_INET, socket.AF_INET6):
-        with contextlib.suppress(OSError, ValueError):
-            socket.inet_pton(family, name)
-            return True
-    return False
 
 
 def _from_query(reader: Reader) -> Reader:
@@ -2873,16 +2878,17 @@ def _from_query(reader: Reader) -> Reader:
     return read
 
 
-_WAIT_KEYS: Readers = {
-    "wait": _from_query(_read_number(0, 60, whole=False)),
-    **dict.fromkeys(("count", "limit"), _from_query(_read_number(1))),
-    "testId": None,
-}
-_REQUESTS_KEYS: Readers = {
-    **_WAIT_KEYS,
-    **dict.fromkeys(("method", "path", "job_id"), read_text),
-    **dict.fromkeys(("status", "since"), _from_query(_count)),
-}
+_QUERY_KEYS = _keys(
+    ("wait", _from_query(_read_number(0, 60, whole=False))),
+    ("count limit", _from_query(_read_number(1))),
+    ("status since", _from_query(_count)),
+    ("method path job_id", read_text),
+)
+
+
+def _control_query(request: Request, keys: Iterable[str] = _QUERY_KEYS) -> dict[str, Any]:
+    known = {key: _QUERY_KEYS[key] for key in keys}
+    return read_fields(request.parameters, "query", {**known, "testId": None})
 
 
 def control_response(value: Any, status: int = 200) -> Response:
@@ -2904,14 +2910,12 @@ def control_health(mock: VideoMock, request: Request) -> Response:
 
 def control_requests(mock: VideoMock, request: Request) -> Response:
     """The journal, oldest first; filters method, path, status, job_id, since, limit; wait= blocks for count=."""
-    filters = read_fields(request.parameters, "query", _REQUESTS_KEYS)
-    return control_response({"requests": mock.requests(**filters)})
+    return control_response({"requests": mock.requests(**_control_query(request))})
 
 
 def control_jobs(mock: VideoMock, request: Request) -> Response:
     """All jobs, newest first, or the newest limit= of them."""
-    limit = read_fields(request.parameters, "query", {"limit": _WAIT_KEYS["limit"], "testId": None})
-    return control_response({"jobs": mock.jobs(**limit)})
+    return control_response({"jobs": mock.jobs(**_control_query(request, ["limit"]))})
 
 
 def control_job(mock: VideoMock, request: Request, job_id: str) -> Response:
@@ -2978,7 +2982,7 @@ def control_advance(mock: VideoMock, request: Request) -> Response:
 
 def control_webhooks(mock: VideoMock, request: Request) -> Response:
     """Every webhook delivery, also those that could not be made; filter job_id; wait= blocks for count= done ones."""
-    filters = read_fields(request.parameters, "query", {**_WAIT_KEYS, "job_id": read_text})
+    filters = _control_query(request, ["job_id", "limit", "wait", "count"])
     return control_response({"webhooks": mock.webhooks(**filters)})
 
 
@@ -2991,14 +2995,14 @@ def control_reset(mock: VideoMock, request: Request) -> Response:
 def status_page(mock: VideoMock, request: Request) -> Response:
     """This page: jobs and requests live, clips, endings, clock, reset."""
     rows = "".join(
-        f"<tr><td>{html.escape(method)}</td><td><code>{html.escape(shown_path(pattern))}</code></td>"
+        f"<tr><td>{method}</td><td><code>{shown_path(pattern)}</code></td>"
         f"<td>{html.escape((handler.__doc__ or '').splitlines()[0])}</td></tr>"
         for method, pattern, handler in ROUTES
         if handler is not answer_preflight
     )
     nonce = os.urandom(12).hex()
-    values = {"routes": rows, "nonce": nonce, "version": __version__}
-    page = re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], STATUS_PAGE)
+    page = STATUS_PAGE.replace("{{routes}}", rows).replace("{{nonce}}", nonce)
+    page = page.replace("{{version}}", __version__)
     policy = (
         f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; "
         "media-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -3018,8 +3022,8 @@ STATUS_PAGE = r"""<!doctype html>
 --ink:light-dark(#1b1b22,#ececf2);--soft:light-dark(#5f5f6c,#a0a0af);--line:light-dark(#e0e0e9,#2f2f3b);
 --accent:light-dark(#5546d8,#9d92ff);--good:light-dark(#14793f,#5fd38d);--bad:light-dark(#b42323,#ff8585);
 --wait:light-dark(#8a5a00,#eeb64f);--busy:light-dark(#1f5fc4,#7fb2ff);--c:var(--soft);scroll-padding-top:70px}
-.pending,.expired,.s3{--c:var(--wait)}.in_progress{--c:var(--busy)}.completed,.delivered,.s2{--c:var(--good)}
-.failed,.refused,.s4,.s5,.s0{--c:var(--bad)}.cancelled{--c:var(--soft)}*{box-sizing:border-box}body{margin:0;
+.pending,.expired{--c:var(--wait)}.in_progress{--c:var(--busy)}.completed,.delivered,.s2{--c:var(--good)}
+.failed,.refused,.s4,.s5,.s0{--c:var(--bad)}*{box-sizing:border-box}body{margin:0;
 background:var(--bg);color:var(--ink);font:14px/1.45 system-ui,sans-serif}code,pre,dd,.mono{
 font:12.5px/1.5 ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere}header,.row{display:flex;flex-wrap:wrap;
 gap:6px 8px;align-items:center}header{gap:8px 24px;padding:10px 20px;background:var(--card);
@@ -3173,7 +3177,7 @@ const NO_JOBS = hint(part("start", "div", "text", "No jobs yet. Submit one, then
   part("words", "div", "soft", "mock:failed, mock:stuck, mock:slow, mock:two-videos in a prompt change its course."));
 const NO_REQUESTS = hint(part("none", "div", "soft", "Every call of the API appears here."));
 const CLEAR = ["clear", () => button("clear faults", () => act("DELETE", "faults"))];
-const LABELS = {s2: "2xx", s3: "3xx", s4: "4xx", s5: "5xx", s0: "closed"}, OFFLINE = "the mock does not answer";
+const LABELS = {s2: "2xx", s4: "4xx", s5: "5xx", s0: "closed"}, OFFLINE = "the mock does not answer";
 function list(id, all, items, lookOf, cards) {
   write($(id + "-count"), all > items.length ? `${items.length} newest of ${all}` : String(all || ""));
   const looks = items.map(lookOf), count = look => looks.filter(other => other === look).length;
@@ -3328,11 +3332,8 @@ class VideoMock:
 
     def report(self, error: BaseException) -> None:
         """Keep an error of the mock's own, and show its traceback."""
-        import traceback  # nobody should ever need it
-
         self.errors.append(error)
-        if sys.stderr is not None:
-            traceback.print_exception(type(error), error, error.__traceback__)
+        sys.__excepthook__(type(error), error, error.__traceback__)
 
     def close(self) -> None:
         """Let go of everybody who waits, and end deliveries."""
@@ -3356,8 +3357,7 @@ class VideoMock:
 
     def reload_fixtures(self) -> None:
         """Take edited fixture files over; if they became invalid, keep the old ones and say why."""
-        reason = self.store.reload_if_edited() if self.store.loaded.stamps else None
-        if reason:
+        if reason := self.store.reload_if_edited():
             self.notice(printable(f"fixtures not reloaded: {reason}"))
 
     def draw_fault(self, on: str, request: Request, job_id: str = "") -> Fault | None:
@@ -3376,17 +3376,14 @@ class VideoMock:
         self, request: Request, wanted: VideoRequest, model: Model, fixture: Fixture, key: str, scope: str
     ) -> Job:
         """Make the job that this fixture plans for this request."""
-        plan, config = fixture.plan, self.config
+        plan, config, shape = fixture.plan, self.config, wanted.shape
         assert plan is not None
-        body, shape = wanted.body, wanted.shape
-        if not body.keys() <= _KNOWN_FIELDS:
-            body = {name: value for name, value in body.items() if name in _KNOWN_FIELDS}
+        body = {name: value for name, value in wanted.body.items() if name in _KNOWN_FIELDS}
         if len(request.body) > 4096:
             frames, references = shape.frames[:_LONGEST_LIST], shape.references[:_LONGEST_LIST]
             shape = shape._replace(size=shorten(shape.size), frames=frames, references=references)
             wanted, body = wanted._replace(prompt=shorten(wanted.prompt), shape=shape), shorten(body)
-        if body is not wanted.body:
-            wanted = wanted._replace(body=body)
+        wanted = wanted._replace(body=body)
         pace = Pace("seconds", *config.seconds) if config.seconds else Pace("polls", *config.polls)
         cost = cost_of(shape, model) if plan.cost is None else plan.cost
         name, pace, ending, error = fixture.name or None, plan.pace or pace, plan.status, plan.error
@@ -3580,8 +3577,7 @@ def _job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> dic
     ended = status in TERMINAL
     shown: dict[str, Any] = {"status": job.ending.value, "error": job.error}
     shown[pace.unit] = {"pending": pace.pending, "in_progress": pace.in_progress}
-    faults = [fault.label for fault in plan.faults]
-    shown |= {"count": plan.outputs, "stored": plan.stored, "faults": faults}
+    shown |= {"count": plan.outputs, "stored": plan.stored, "faults": [fault.label for fault in plan.faults]}
     wire: dict[str, Any] = {"id": job.id, "status": status.value, "model": job.wanted.model}
     wire |= {"fixture": job.fixture, "scope": job.scope, "polls": job.polls}
     wire["created_at"] = round(job.created_at, 3)
@@ -3604,16 +3600,13 @@ def _fixture_to_wire(fixture: Fixture, matched: int) -> dict[str, Any]:
     return {**fixture.source, "name": fixture.name, "matched": matched, "built_in": fixture.number < 0}
 
 
-_SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key")
-
-
 def _request_to_wire(request: Request) -> dict[str, Any]:
-    note = request.note
-    headers = {name: "***" if name in _SECRET_HEADERS else value for name, value in request.headers.items()}
+    note, secret = request.note, ("authorization", "proxy-authorization", "cookie", "x-api-key")
+    headers = {name: "***" if name in secret else value for name, value in request.headers.items()}
     key = bearer_key(request.headers.get("authorization", ""))
     if key is not None:
         headers["authorization"] = f"Bearer {key_label(key)}"
-    body: Any = request.body.decode("utf-8", "replace") if request.body else None
+    body: Any = request.body.decode("utf-8", "replace") or None
     with contextlib.suppress(ValueError):
         body = shorten(parse_json(request.body))
     wire = {"seq": note.seq, "time": round(note.time, 3), "method": request.method, "path": request.url}
@@ -3656,9 +3649,7 @@ IDLE_SECONDS = 75.0  # between two requests of a connection
 REQUEST_SECONDS = 30.0  # for a head, or a body's next megabyte, to come; for a block of an answer to be taken
 LOOK_SECONDS = 1.0  # how often the deadlines of all connections are looked at
 _SMALL_BYTES = 16_384  # what is received at once from a watched connection
-_AWAKE_SECONDS = (
-    0.00005  # how long the leader looks out for more before it falls asleep: to be woken takes long
-)
+_AWAKE_SECONDS = 0.00005  # how long the leader looks out for more before it sleeps: waking takes long
 _LINGER_BYTES = 4 << 20  # of an unread body that are thrown away, so that the client gets to read the refusal
 _DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
@@ -3769,7 +3760,7 @@ class _Adapter(socketserver.BaseRequestHandler):
         stop = end + 4 + (head.length or 0)
         if head.length is None or stop > len(data) or head.length > self.server.max_body_bytes:
             return self.serve_one
-        self.buffer = data[stop:]
+        self.buffer = data[stop:].lstrip(b"\r\n")
         return self.answer(head, data[end + 4 : stop]) or (self.serve_one if self.buffer else None)
 
     def serve(self, rest: Rest | None) -> None:
@@ -3792,6 +3783,7 @@ class _Adapter(socketserver.BaseRequestHandler):
         try:
             head = self.read_head()
             body = self.read_body(head)
+            self.buffer = self.buffer.lstrip(b"\r\n")
         except ApiError as error:
             refusal = error
         self.deadline = math.inf
@@ -3813,8 +3805,10 @@ class _Adapter(socketserver.BaseRequestHandler):
                 sent = self.request.send(unsent, _DO_NOT_WAIT)
             except BlockingIOError:
                 sent = 0
-            if keep_alive and sent == len(unsent):
+            if sent == len(unsent) and keep_alive:
                 return None
+            if sent == len(unsent) and refusal is None and not self.buffer:
+                raise EOFError  # there is nothing unread that would make a reset of the close
             unsent = unsent[sent:]
         return functools.partial(self.complete, response, unsent, head, keep_alive)
 
@@ -3979,7 +3973,7 @@ class _Server(ThreadingHTTPServer):
         self.mock, self.debug = mock, debug
         self.max_body_bytes = int(mock.config.max_body_mb * 1_000_000)
         self.connections: set[_Adapter] = set()
-        self.threads: set[threading.Thread] = set()
+        self.threads = Threads("connections", mock.report)
         self._next_look = 0.0
         self._ready: deque[_Adapter] = deque()  # watched connections on which something came
         self._leader: threading.Thread | None = None
@@ -3992,22 +3986,22 @@ class _Server(ThreadingHTTPServer):
         self._waker.setblocking(False)
         self._selector.register(self._wakened, selectors.EVENT_READ)
         mock.before_waiting = self.pass_lead
-        self.spawn(self.lead)
+        if not self.threads.start(self.lead):
+            raise OSError("no thread to be had")
 
     def server_bind(self) -> None:
         # Not HTTPServer's, which asks the DNS for a name; that can take seconds.
         socketserver.TCPServer.server_bind(self)
 
+    def get_request(self) -> Any:
+        try:
+            return super().get_request()
+        except OSError:
+            self.mock.stopping.wait(0.05)  # mostly for a file descriptor
+            raise
+
     def process_request(self, request: Any, client_address: Any) -> None:
         self.finish_request(request, client_address)  # makes an _Adapter, which has itself watched
-
-    def spawn(self, work: Callable[..., None], *args: Any) -> None:
-        def run() -> None:
-            self.threads.add(threading.current_thread())
-            work(*args)
-            self.threads.discard(threading.current_thread())
-
-        threading.Thread(target=run, name="connections", daemon=True).start()
 
     def watch(self, connection: _Adapter) -> None:
         """Have the leader see to a connection."""
@@ -4050,7 +4044,9 @@ class _Server(ThreadingHTTPServer):
                     connection.serve(rest)
                 elif rest is not None:
                     self._selector.unregister(connection.request)
-                    self.spawn(connection.serve, rest)
+                    self._working_on = None
+                    if not self.threads.start(connection.serve, rest):
+                        connection.serve(rest)
             except Exception as error:
                 self.lost(connection, error)
 
@@ -4066,10 +4062,10 @@ class _Server(ThreadingHTTPServer):
         leader, connection = self._leader, self._working_on
         if connection is not None and leader is threading.current_thread():
             self._selector.unregister(connection.request)
-            connection.deadline, self._leader = math.inf, None
-            try:
-                self.spawn(self.lead)
-            except RuntimeError:
+            self._leader = None
+            if self.threads.start(self.lead):
+                connection.deadline = math.inf
+            else:
                 self._leader = leader
                 self._selector.register(connection.request, selectors.EVENT_READ, connection)
 
@@ -4093,8 +4089,7 @@ class _Server(ThreadingHTTPServer):
         self.wake()
         for connection in list(self.connections):
             shut_down(connection.request)
-        for thread in list(self.threads):
-            thread.join(1)
+        self.threads.join()
         for connection in list(self.connections):
             self.drop(connection)
         for end in (self._selector, self._waker, self._wakened):
@@ -4123,6 +4118,7 @@ class MockServer(VideoMock):
     debug: Callable[[str], None] = staticmethod(lambda line: None)  # takes a line per broken connection
     _server: _Server | None = None
     _thread: threading.Thread | None = None
+    _serving = False
 
     @_with_fields_of(Config)
     def __init__(self, config: Config) -> None:
@@ -4138,6 +4134,7 @@ class MockServer(VideoMock):
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Serve in this thread; `stop` takes as long as the interval, in seconds."""
         assert self._server is not None
+        self._serving = True
         self._server.serve_forever(poll_interval)
 
     def start(self) -> MockServer:
@@ -4160,8 +4157,9 @@ class MockServer(VideoMock):
         server, self._server = self._server, None
         self.close()
         if server is not None:
-            if self._thread is not None:
+            if self._serving or self._thread is not None:
                 server.shutdown()
+            if self._thread is not None:
                 self._thread.join()
             server.server_close()
             server.end_connections()
@@ -4183,8 +4181,8 @@ class MockServer(VideoMock):
         """Scheme, host and port: http://127.0.0.1:49152."""
         if self._server is None:
             raise RuntimeError("the mock is not running: use `with MockServer() as mock:` or start()")
-        host, port = self._server.server_address[:2]
-        return f"http://{f'[{host!s}]' if ':' in str(host) else str(host)}:{port}"
+        host, port = map(str, self._server.server_address[:2])
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     @property
     def url(self) -> str:
@@ -4308,20 +4306,23 @@ def main(
         log.say(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}")
         return 1
 
+    def handle_signals(handler: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+            signal.signal(signal.SIGINT, handler)  # which a shell's & lets a process ignore
+
     def leave(*_: Any) -> None:
+        handle_signals(signal.SIG_IGN)  # one is enough
         raise KeyboardInterrupt
 
-    with contextlib.suppress(KeyboardInterrupt):
-        if threading.current_thread() is threading.main_thread():
-            for end in (signal.SIGTERM, signal.SIGINT):  # which a shell's & lets a process ignore
-                signal.signal(end, leave)
+    with log, contextlib.suppress(KeyboardInterrupt):
+        handle_signals(leave)
         with contextlib.suppress(OSError, ValueError, AttributeError):  # stdout may be closed
             out.write(f"openrouter_video_mock listening on {url}\n")
             out.flush()
         gc.freeze()  # nothing here makes cycles: looking for them among 10,000 jobs only lengthens the tails
         gc.set_threshold(100_000)
         server.serve_forever()
-    log.flush()
     return 0
 
 
@@ -4334,8 +4335,8 @@ class _Log:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        self._lines: queue.Queue[str] = queue.Queue(maxsize=10_000)
-        self._thread: threading.Thread | None = None
+        self._lines: queue.Queue[str | None] = queue.Queue(maxsize=10_000)  # None: the last one
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
 
     def say(self, line: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
@@ -4343,23 +4344,20 @@ class _Log:
                 self._stream.write(f"{_coloured(line) if self._stream.isatty() else line}\n")
                 self._stream.flush()
 
-    def say_soon(self, line: str) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._write, name="log", daemon=True)
-            self._thread.start()
+    def say_soon(self, line: str | None) -> None:
         with contextlib.suppress(queue.Full):
             self._lines.put_nowait(line)
 
     def _write(self) -> None:
-        while True:
-            self.say(self._lines.get())
-            self._lines.task_done()
+        for line in iter(self._lines.get, None):
+            self.say(line)
 
-    def flush(self) -> None:
-        """Give the thread a moment to write what is left."""
-        end = time.monotonic() + 0.2
-        while self._lines.unfinished_tasks and time.monotonic() < end:
-            time.sleep(0.002)
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.say_soon(None)
+        self._thread.join(0.2)  # to write what is left
 
 
 def _coloured(line: str) -> str:

@@ -2665,16 +2665,37 @@ def test_pipelined_requests_that_wait_are_answered_in_order() -> None:
 def test_without_threads_to_be_had_requests_are_answered_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def none_left(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
+    with Receiver() as receiver, MockServer(fixtures=[], latency=0.01) as mock:
+        with monkeypatch.context() as patch:
+            patch.setattr(ovm.Threads, "start", lambda *_: False)
+            submit(mock, callback_url=receiver.url)
+            assert submit(mock, "x" * 50_000)
+            wire = poll_to_the_end(mock, submit(mock))
+            assert call(mock, "GET", wire["unsigned_urls"][0].removeprefix(mock.origin)).raw[4:8] == b"ftyp"
+            answer = exchange(mock, head_of(MODELS) * 2 + b"nonsense\r\n\r\n")
+            assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200", b"200", b"400"]
+        submit(mock, callback_url=receiver.url)
+        mock.advance(1)
+        assert [hook["state"] for hook in mock.webhooks(wait=5, count=2)] == ["delivered"] * 2
 
-    with MockServer(fixtures=[], latency=0.01) as mock:
-        monkeypatch.setattr(mock._server, "spawn", none_left)
-        connection = http.client.HTTPConnection(mock.origin.removeprefix("http://"), timeout=10)
-        for _ in range(3):
-            connection.request("GET", f"{API}/videos/models")
-            assert len(json.loads(connection.getresponse().read())["data"]) == 4
-        connection.close()
+
+def test_empty_lines_between_requests_are_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ovm, "REQUEST_SECONDS", 0.01)
+    monkeypatch.setattr(ovm, "LOOK_SECONDS", 0.01)
+    with MockServer(fixtures=[]) as mock:
+        answer = exchange(mock, head_of(POST, "Content-Length: 2") + b"{}\r\n")
+        assert answer.startswith(b"HTTP/1.1 400 ") and b"HTTP/1.1 408" not in answer
+
+
+def test_serving_in_a_thread_of_ones_own_ends_with_stop() -> None:
+    mock = MockServer(fixtures=[])
+    mock.open()
+    thread = threading.Thread(target=mock.serve_forever, args=(0.01,))
+    thread.start()
+    assert submit(mock)
+    mock.stop()
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 # ============ Embedding ===================================================================================
@@ -2832,6 +2853,7 @@ def test_it_stops_on_sigint_where_a_shell_has_it_ignored() -> None:
     try:
         with running("-q", "--port", "0") as (process, _):
             process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             assert process.wait(5) == 0
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
