@@ -66,7 +66,7 @@ import sys
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -193,7 +193,7 @@ _words = str.split
 # ============ 2. Wire contract: Status, VideoRequest, ApiError, job_to_wire =================================
 #
 # The request schema is data in the manner of Zod, because production's is Zod and its issues are on the wire.
-# To accept a new field: a line in REQUEST_SCHEMA and, if anything reads it, a field of VideoRequest.
+# To accept a new field: a line in _FIELDS and, if anything reads it, a field of VideoRequest.
 
 API = "/api/v1"
 
@@ -335,22 +335,21 @@ def _one_of(*values: str) -> Check:
     return check
 
 
-def _object(required: Mapping[str, Check], optional: Mapping[str, Check] = {}) -> Check:
+def _object(fields: Mapping[str, Check], required: Collection[str] = ()) -> Check:
     def check(value: Any, path: JsonPath) -> Iterator[Issue]:
         if not isinstance(value, dict):
             yield _invalid_type("object", value, path)
             return
-        for key, item in required.items():
-            yield from item(value.get(key, _MISSING), (*path, key))
-        for key, item in optional.items():
-            if key in value:
-                yield from item(value[key], (*path, key))
+        for key, item in fields.items():
+            if key in value or key in required:
+                yield from item(value.get(key, _MISSING), (*path, key))
 
     return check
 
 
 def _asset(kind: str, **more: Check) -> Check:
-    return _object({"type": _one_of(kind), kind: _object({"url": _string()}), **more})
+    url = _object({"url": _string()}, required=("url",))
+    return _object({"type": _one_of(kind), kind: url, **more}, required=("type", kind, *more))
 
 
 _ASSETS = {kind: _asset(kind) for kind in ("image_url", "audio_url", "video_url")}
@@ -372,7 +371,8 @@ FRAME_TYPES = ("first_frame", "last_frame")
 ASPECT_RATIOS = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "9:21")
 _TRACE_KEYS = ("generation_name", "parent_span_id", "span_name", "trace_id", "trace_name")
 
-_OPTIONAL_FIELDS: dict[str, Check] = {
+_FIELDS: dict[str, Check] = {
+    "model": _string(),
     "aspect_ratio": _one_of(*ASPECT_RATIOS),
     "callback_url": _string(url=True),  # HTTPS or not depends on the mock's hosts: parse_video_request
     "creativity": _number(whole=True),
@@ -382,17 +382,16 @@ _OPTIONAL_FIELDS: dict[str, Check] = {
     "input_references": _typed(list, "array", _reference),
     "previous_job_id": _string(pattern=r"gen-vid-\d+-[0-9A-Za-z]{20}"),
     "prompt": _string(),
-    "provider": _object({}, {"options": _typed(dict, "record", _typed(dict, "record"))}),
+    "provider": _object({"options": _typed(dict, "record", _typed(dict, "record"))}),
     "resolution": _one_of(*RESOLUTIONS),
     "seed": _number(whole=True),
     "session_id": _string(maximum=256),
     "size": _string(),
-    "trace": _object({}, dict.fromkeys(_TRACE_KEYS, _string())),
+    "trace": _object(dict.fromkeys(_TRACE_KEYS, _string())),
     "upscale_factor": _number(minimum=0),
     "user": _string(),
 }
-REQUEST_SCHEMA = _object({"model": _string()}, _OPTIONAL_FIELDS)
-_KNOWN_FIELDS = frozenset({"model", *_OPTIONAL_FIELDS})
+REQUEST_SCHEMA = _object(_FIELDS, required=("model",))
 
 
 class Shape(NamedTuple):
@@ -407,9 +406,6 @@ class Shape(NamedTuple):
     generate_audio: bool | None
     upscale_factor: float | None
     creativity: int | None
-
-
-_SHAPE_KEYS = Shape._fields[2:]
 
 
 class VideoRequest(NamedTuple):
@@ -483,7 +479,7 @@ def parse_video_request(body: bytes, callback_hosts: Sequence[str] = ("*",)) -> 
     get = wanted.get
     frames = tuple(image["frame_type"] for image in get("frame_images", ()))
     references = tuple(reference["type"] for reference in get("input_references", ()))
-    shape = Shape(frames, references, *map(get, _SHAPE_KEYS))
+    shape = Shape(frames, references, *map(get, Shape._fields[2:]))
     return VideoRequest(wanted["model"], get("prompt", ""), shape, get("seed"), get("callback_url"), wanted)
 
 
@@ -889,7 +885,7 @@ class Plan(NamedTuple):
 class Match(NamedTuple):
     """What a submit must be like; None = any."""
 
-    prompt: tuple[str, str] | None = None  # equals, contains or regex (a search); the text
+    prompt: tuple[str, str] = ("contains", "")  # equals, contains or regex (a search); the text
     model: str | None = None  # exact, or followed by a dash and digits
     body: Any = None  # must be contained in the request body
     context: str | None = None  # header X-AIMock-Context
@@ -908,35 +904,33 @@ class Fixture(NamedTuple):
     submit_faults: tuple[Fault, ...]
     source: dict[str, Any]  # as written
     group: str = ""  # fixtures that differ in sequenceIndex alone count their matches together
+    needle: str = ""  # in every prompt that it takes: a quick first look, where most fixtures fail
     number: int = 0  # identity within a store: counters hang on it; negative = built in
 
 
 Difference = tuple[str, Any, Any]  # one criterion that a submit does not meet, what it wants, what it got
 
 
-def prompt_needle(test: tuple[str, str] | None) -> str:
-    """What every prompt that passes the test contains."""
-    return "" if test is None or test[0] == "regex" else test[1]
-
-
-def _passes(prompt: str, kind: str, text: str) -> bool:
-    if kind == "regex":
-        return re.search(text, prompt) is not None
-    return text in prompt if kind == "contains" else text == prompt
+# How a prompt is tested: the words of a near-miss, the test.
+_PROMPT_TESTS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
+    "equals": ("equal to", str.__eq__),
+    "contains": ("containing", str.__contains__),
+    "regex": ("matching", lambda prompt, pattern: re.search(pattern, prompt)),
+}
 
 
 def differences(
-    fixture: Fixture, wanted: VideoRequest, context: str | None, matched: int, in_group: int
+    fixture: Fixture, wanted: VideoRequest, context: str | None, counts: Counter[Any]
 ) -> Iterator[Difference]:
     """Why this fixture does not take this submit: nothing, if it does.
 
-    `matched` is how often it took one before in this scope, `in_group` how often it or its siblings did.
+    `counts` says how often it, and its group, took one before in this scope.
     """
-    match = fixture.match
-    if match.prompt is not None and not _passes(wanted.prompt, *match.prompt):
-        kind, text = match.prompt
-        phrase = {"contains": "containing", "equals": "equal to", "regex": "matching"}[kind]
-        yield "prompt", f"{phrase} {text!r}", shorten(wanted.prompt)
+    match, matched, in_group = fixture.match, counts[fixture.number], counts[fixture.group]
+    kind, text = match.prompt
+    words, passes = _PROMPT_TESTS[kind]
+    if not passes(wanted.prompt, text):
+        yield "prompt", f"{words} {text!r}", shorten(wanted.prompt)
     if match.model is not None and not _is_model(wanted.model, match.model):
         yield "model", match.model, wanted.model
     if match.body is not None:
@@ -975,11 +969,6 @@ def near_miss_to_wire(fixture: Fixture, missed: Sequence[Difference]) -> dict[st
     held = [key for key in fixture.source["match"] if key not in failed]
     listed = [{"criterion": criterion, "wanted": wanted, "got": got} for criterion, wanted, got in missed]
     return {"fixture": fixture.name, "differences": listed, "held": held}
-
-
-def closeness(fixture: Fixture, missed: Sequence[Difference]) -> tuple[bool, int, int]:
-    """What near-misses are sorted by: scenarios last, then by how few criteria failed and how many held."""
-    return fixture.number < 0, len(missed), -len(fixture.source["match"])
 
 
 # ---- Reading, strictly.  A reader takes a value and the path that its complaint names.
@@ -1056,8 +1045,8 @@ _LARGEST = 1e12  # nothing here is counted or timed beyond
 
 def _read_number(smallest: float, largest: float = _LARGEST, whole: bool = True) -> Reader:
     def read(value: Any, path: str) -> float:
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not smallest <= value <= largest or (whole and value != int(value)):
+        bounded = type(value) in (int, float) and smallest <= value <= largest
+        if not bounded or (whole and value != int(value)):
             upper = f" and at most {largest:g}" if largest < _LARGEST else ""
             raise _expected(f"a {'whole ' if whole else ''}number of at least {smallest}{upper}", value, path)
         return int(value) if whole else value
@@ -1100,7 +1089,7 @@ def _read_prompt(value: Any, path: str) -> tuple[str, str]:
         return "contains", value
     if not isinstance(value, dict):
         raise _expected("a string or an object", value, path)
-    given = read_fields(value, path, dict.fromkeys(("equals", "contains", "regex"), read_text))
+    given = read_fields(value, path, dict.fromkeys(_PROMPT_TESTS, read_text))
     if len(given) != 1:
         raise _complaint(path, "give exactly one of equals, contains, regex")
     try:
@@ -1181,11 +1170,7 @@ def fixture_from_json(value: Any, path: str, name: str, folder: Path | None) -> 
     """
     given = read_fields(value, path, _FIXTURE_KEYS, required=("match",))
     match, answer = given["match"], given.get("response", {"video": {}})
-    ours = (
-        "video" in answer
-        or "error" in answer
-        or not set(answer).intersection(_AIMOCK_OTHER_ENDPOINTS.split())
-    )
+    ours = answer.keys() & ("video", "error") or not answer.keys() & _AIMOCK_OTHER_ENDPOINTS.split()
     if not ours or match.get("endpoint", "video") != "video":
         read_fields(answer, f"{path}.response", dict.fromkeys(_RESPONSE_KEYS))
         return None
@@ -1212,13 +1197,14 @@ def fixture_from_json(value: Any, path: str, name: str, folder: Path | None) -> 
         plan = plan._replace(pace=pace, webhook=webhook, faults=later)
     never = [key for key in _AIMOCK_NEVER.split() if key in value["match"]]
     never += ["hasToolResult"] if match.get("hasToolResult") else []
-    prompt, sequence = match.pop("userMessage", match.get("prompt")), match.pop("sequenceIndex", None)
+    sequence = match.pop("sequenceIndex", None)
+    match["prompt"] = kind, text = match.pop("userMessage", match.get("prompt", ("contains", "")))
     plain = (match.get("model"), match.get("body"), match.get("context"))
-    criteria = Match(prompt, *plain, sequence, "".join(never[:1]))
-    group = json.dumps({**match, "prompt": prompt}, sort_keys=True)
+    criteria = Match((kind, text), *plain, sequence, "".join(never[:1]))
+    group, needle = json.dumps(match, sort_keys=True), "" if kind == "regex" else text
     name, times = given.get("name", name), given.get("times")
     submit_faults = tuple(fault for fault in faults if fault.on == "submit")
-    return Fixture(name, criteria, times, plan, refusal, submit_faults, value, group)
+    return Fixture(name, criteria, times, plan, refusal, submit_faults, value, group, needle)
 
 
 def _read_plan(value: Any, path: str, folder: Path | None) -> Plan:
@@ -1300,57 +1286,67 @@ def load_fixtures(sources: Sequence[Any], stamps: dict[Path, tuple[int, int]] | 
 
     Raises SetupError with one line for the first thing that is wrong.  `stamps` takes what was looked at.
     """
-    entries: list[tuple[str, str, Any, Path]] = []  # path for complaints, name, fixture, folder
+    fixtures: list[Fixture] = []
+    notes: list[str] = []
     models: dict[str, Model] = {}
     stamps, enforced = {} if stamps is None else stamps, False
     for position, source in enumerate(sources):
+        first = 0  # index of the source's first fixture
         if source is None:
             source = Path(__file__).with_name("fixtures.json")
             if not source.exists():
                 continue
-        documents: Iterable[tuple[str, str, Any, Path]] = [("", "fixtures", source, Path())]
         if isinstance(source, (str, Path)):
             documents = _documents(Path(source), stamps)
-        elif not isinstance(source, Mapping):
+        elif isinstance(source, Mapping):
+            if not {"fixtures", "models"} & set(source):
+                source, first = {"fixtures": [source]}, position
+            documents = iter([("", "fixtures", source, Path())])
+        else:
             raise SetupError(f"fixtures: expected a path or an object, got {source!r}")
-        elif not {"fixtures", "models"} & set(source):
-            documents = []
-            entries.append((f"fixtures[{position}]", f"fixtures[{position}]", source, Path()))
         for place, name, document, folder in documents:
             parts = read_fields(document, place, _DOCUMENT_KEYS)
             enforced = enforced or "models" in parts
             for model in parts.get("models", ()):
                 models.setdefault(model.id, model)
-            for index, entry in enumerate(parts.get("fixtures", ())):
-                entries.append((f"{place}fixtures[{index}]", f"{name}[{index}]", entry, folder))
-    fixtures, notes = [], []
-    for place, name, entry, folder in entries:
-        fixture = fixture_from_json(entry, place, name, folder)
-        if fixture is None:
-            notes.append(f"{place}: answers another endpoint, passed over")
-        else:
-            fixtures.append(fixture)
-        if "chaos" in entry:
-            notes.append(f'{place}.chaos: has no effect here, see "faults"')
-    listed = list(models.values())
-    if not enforced:
-        listed = [model_from_json(model, "built-in") for model in BUILT_IN_MODELS]
+            for index, entry in enumerate(parts.get("fixtures", ()), first):
+                where = f"{place}fixtures[{index}]"
+                fixture = fixture_from_json(entry, where, f"{name}[{index}]", folder)
+                if fixture is not None:
+                    fixtures.append(fixture)
+                else:
+                    notes.append(f"{where}: answers another endpoint, passed over")
+                if "chaos" in entry:
+                    notes.append(f'{where}.chaos: has no effect here, see "faults"')
+    built_in = () if enforced else BUILT_IN_MODELS
+    listed = [*models.values(), *(model_from_json(model, "built-in") for model in built_in)]
     listed.sort(key=lambda model: -model.created)
-    return Loaded(tuple(fixtures), tuple(listed), enforced, not entries, tuple(notes), stamps)
+    implicit = not fixtures and not notes
+    return Loaded(tuple(fixtures), tuple(listed), enforced, implicit, tuple(notes), stamps)
 
 
 def _documents(path: Path, stamps: dict[Path, tuple[int, int]]) -> Iterator[tuple[str, str, Any, Path]]:
     stamps[path] = _stamp(path)
-    if not os.path.isdir(path):  # which, unlike Path's, answers for every path
-        yield f"{path.name}: ", path.name, _read_document(path), path.parent
-        return
+    is_folder = os.path.isdir(path)  # which, unlike Path's, answers for every path
     try:
-        entries = sorted(path.iterdir())
+        found = sorted(path.iterdir()) if is_folder else _read_document(path)
     except OSError as error:
         raise SetupError(f"{path}: cannot be read: {error.strerror}") from None
-    files = [entry for entry in entries if entry.is_file() and entry.suffix == ".json"]
-    for entry in files + [entry for entry in entries if entry.is_dir()]:
-        yield from _documents(entry, stamps)
+    if not is_folder:
+        yield f"{path.name}: ", path.name, found, path.parent
+        return
+    for entry in sorted(found, key=os.path.isdir):  # files before folders
+        if os.path.isdir(entry) or (entry.suffix == ".json" and entry.is_file()):
+            yield from _documents(entry, stamps)
+
+
+def _read_document(path: Path) -> Any:
+    try:
+        return parse_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except json.JSONDecodeError as error:
+        raise SetupError(f"{path.name}: line {error.lineno} column {error.colno}: {error.msg}") from None
+    except ValueError as error:
+        raise SetupError(f"{path.name}: not JSON: {error}") from None
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -1359,17 +1355,6 @@ def _stamp(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return stat.st_mtime_ns, stat.st_size
-
-
-def _read_document(path: Path) -> Any:
-    try:
-        return parse_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
-    except OSError as error:
-        raise SetupError(f"{path}: cannot be read: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        raise SetupError(f"{path.name}: line {error.lineno} column {error.colno}: {error.msg}") from None
-    except ValueError as error:
-        raise SetupError(f"{path.name}: not JSON: {error}") from None
 
 
 # Ordinary fixtures that every mock carries before the user's: a word in the prompt, and no file is needed.
@@ -1483,7 +1468,6 @@ class Store:
         self._lock = threading.Lock()  # guards every field below
         self._written = threading.Condition(self._lock)  # a request or a delivery was written down
         self._due_changed = threading.Condition(self._lock)  # there may be something to deliver
-        self._waiting = 0  # threads in _wait_written
         self._closed = False
         self._numbers = itertools.count(1)  # of fixtures, faults and deliveries
         self._in_flight: Counter[str] = Counter()  # by receiver: attempts under way; they outlive a reset
@@ -1506,21 +1490,16 @@ class Store:
         self._deliveries: OrderedDict[int, Delivery] = OrderedDict()
         self._done: deque[int] = deque()  # numbers of those that are over, in the order in which they ended
         self._outbox: dict[str, list[tuple[float, int]]] = {}  # by receiver: heap of (due, delivery number)
-        self._install(self.loaded)
+        self._install()
 
-    def _install(self, loaded: Loaded) -> None:  # self._lock is held
-        self.loaded = loaded
+    def _install(self) -> None:  # self._lock is held
+        loaded = self.loaded
         numbered = [fixture._replace(number=next(self._numbers)) for fixture in loaded.fixtures]
-        self._try([*self._added, *scenario_fixtures(), *numbered, *([_SUCCESS] if loaded.implicit else [])])
+        succeed = [_SUCCESS] if loaded.implicit else []
+        self._fixtures = [*self._added, *scenario_fixtures(), *numbered, *succeed]
         self._models = {name: model for model in loaded.models for name in (model.id, model.canonical_slug)}
-        self._counts: OrderedDict[str, dict[Any, int]] = OrderedDict()  # by scope, then by what is counted
+        self._counts: OrderedDict[str, Counter[Any]] = OrderedDict()  # by scope, then by what is counted
         self._hits: Counter[int] = Counter()  # by number of fixture or fault, over all scopes
-
-    def _try(self, fixtures: list[Fixture]) -> None:  # self._lock is held
-        self._fixtures = fixtures
-        # Most fixtures fail on their word, and `differences` costs a generator.
-        self._needles = [(prompt_needle(fixture.match.prompt), fixture) for fixture in fixtures]
-        self._needles_but_scenarios = [pair for pair in self._needles if pair[1].number >= 0]
 
     def reset(self) -> None:
         with self._lock:
@@ -1543,27 +1522,23 @@ class Store:
 
     # ---- Clock
 
-    def _now(self) -> float:  # self._lock is held
+    def now(self) -> float:  # with the lock or without: it reads one number
         return self._clock() + self._offset
-
-    def now(self) -> float:
-        with self._lock:
-            return self._now()
 
     def advance(self, seconds: float) -> float:
         with self._lock:
             self._offset += seconds
             self._due_changed.notify_all()
-            return self._now()
+            return self.now()
 
     # ---- Fixtures and models
 
     def reload_if_edited(self) -> str | None:
         """Take an edited fixture file over, counters starting anew; the reason if it has become invalid."""
         stamps, reason = self.loaded.stamps, None
-        if all(_stamp(path) == stamp for path, stamp in stamps.items()):
-            return None
         fresh = {path: _stamp(path) for path in stamps}
+        if fresh == stamps:
+            return None
         try:
             loaded = load_fixtures(self.config.fixtures, fresh)
         except SetupError as error:
@@ -1571,17 +1546,17 @@ class Store:
         with self._lock:
             if self.loaded.stamps is not stamps:
                 return None  # another request was quicker
-            if reason is None:
-                self._install(loaded)
             self.loaded = loaded
+            if reason is None:
+                self._install()
         return reason
 
     def add_fixtures(self, fixtures: Sequence[Fixture]) -> None:
         """Put these before all others."""
         with self._lock:
             added = [fixture._replace(number=next(self._numbers)) for fixture in fixtures]
-            self._added = [*added, *self._added]
-            self._try([*added, *self._fixtures])
+            self._added = added + self._added
+            self._fixtures = added + self._fixtures
 
     def fixtures(self) -> list[tuple[Fixture, int]]:
         with self._lock:
@@ -1613,12 +1588,8 @@ class Store:
             fault = self._draw_server_fault("submit", counts)
             if fault is not None and fault.prevents:
                 return None, fault, []
-            prompt = wanted.prompt
-            for needle, fixture in self._needles if "mock:" in prompt else self._needles_but_scenarios:
-                if needle not in prompt:
-                    continue
-                matched, in_group = counts.get(fixture.number, 0), counts.get(fixture.group, 0)
-                if next(differences(fixture, wanted, context, matched, in_group), None) is None:
+            for fixture in self._fixtures:
+                if fixture.needle in wanted.prompt and not any(differences(fixture, wanted, context, counts)):
                     break
             else:
                 return None, fault, self._near_misses(wanted, context, counts)
@@ -1626,25 +1597,26 @@ class Store:
                 fault = _draw("submit", fixture.submit_faults, counts, fixture.number)
                 if fault is not None and fault.prevents:
                     return fixture, fault, []
-            counts[fixture.number] = matched + 1
-            counts[fixture.group] = in_group + 1
+            counts[fixture.number] += 1
+            counts[fixture.group] += 1
             self._hits[fixture.number] += 1
             return fixture, fault, []
 
     def _near_misses(
-        self, wanted: VideoRequest, context: str | None, counts: dict[Any, int]
+        self, wanted: VideoRequest, context: str | None, counts: Counter[Any]
     ) -> list[dict[str, Any]]:  # self._lock is held
-        misses = []
-        for fixture in self._fixtures:
-            if fixture.number >= 0 or "mock:" in wanted.prompt:  # else nobody meant a scenario
-                matched, in_group = counts.get(fixture.number, 0), counts.get(fixture.group, 0)
-                misses.append((fixture, list(differences(fixture, wanted, context, matched, in_group))))
-        return [near_miss_to_wire(*miss) for miss in sorted(misses, key=lambda miss: closeness(*miss))[:3]]
+        def closeness(miss: tuple[Fixture, list[Difference]]) -> tuple[bool, int, int]:
+            fixture, missed = miss  # scenarios last, then by how few criteria failed and how many held
+            return fixture.number < 0, len(missed), -len(fixture.source["match"])
 
-    def _scope_counts(self, scope: str, epoch: int) -> dict[Any, int]:  # self._lock is held
-        counts = self._counts.get(scope) if epoch == self.epoch else {}
+        meant = [one for one in self._fixtures if one.number >= 0 or "mock:" in wanted.prompt]
+        misses = [(one, list(differences(one, wanted, context, counts))) for one in meant]
+        return [near_miss_to_wire(*miss) for miss in sorted(misses, key=closeness)[:3]]
+
+    def _scope_counts(self, scope: str, epoch: int) -> Counter[Any]:  # self._lock is held
+        counts = self._counts.get(scope) if epoch == self.epoch else Counter()
         if counts is None:
-            counts = self._counts[scope] = {}
+            counts = self._counts[scope] = Counter()
             if len(self._counts) > _MAX_SCOPES:
                 self._counts.popitem(last=False)
         return counts
@@ -1666,20 +1638,18 @@ class Store:
 
     def draw_fault(self, on: str, scope: Callable[[], str], epoch: int, job_id: str = "") -> Fault | None:
         """The fault that hits this request: one of the server's, else one of the job's own; none if it is unknown."""
-        job = self._jobs.get(job_id) or self._unannounced.get(job_id)
-        own = job.plan.faults if job else ()
-        if not (self._faults or own) or (job_id and not job and on != "webhook"):
-            return None  # reading without the lock is safe enough to say that nobody ordered a fault
         with self._lock:
-            fault = self._draw_server_fault(on, self._scope_counts(scope(), epoch))
             job = self._jobs.get(job_id) or self._unannounced.get(job_id)
-            if fault is None and job and own:
-                counts = dict(job.fault_counts)
-                fault = _draw(on, own, counts)
+            if job_id and not job and on != "webhook":
+                return None
+            fault = self._draw_server_fault(on, self._scope_counts(scope(), epoch)) if self._faults else None
+            if fault is None and job and job.plan.faults:
+                counts = Counter(job.fault_counts)
+                fault = _draw(on, job.plan.faults, counts)
                 self._put(job._replace(fault_counts=counts))
             return fault
 
-    def _draw_server_fault(self, on: str, counts: dict[Any, int]) -> Fault | None:  # self._lock is held
+    def _draw_server_fault(self, on: str, counts: Counter[Any]) -> Fault | None:  # self._lock is held
         for number, fault, _ in self._faults:
             if _draw(on, (fault,), counts, number):
                 self._hits[number] += 1
@@ -1694,7 +1664,7 @@ class Store:
         A job whose request came before a reset is answered and not kept.
         """
         with self._lock:
-            now, ends_at = self._now(), math.inf
+            now, ends_at = self.now(), math.inf
             if job.ending in TERMINAL and job.pace.unit == "seconds":
                 ends_at = now + job.pace.pending + job.pace.in_progress
             elif job.ending in TERMINAL and job.callback_url:
@@ -1738,12 +1708,12 @@ class Store:
     def job(self, job_id: str, or_latest: bool = True) -> tuple[Job, float]:
         """The job of this id, or the "latest", and the time; looking is no poll.  ApiError 404 for none."""
         with self._lock:
-            return self._find(job_id, or_latest), self._now()
+            return self._find(job_id, or_latest), self.now()
 
     def poll(self, job_id: str) -> tuple[Job, float]:
         """The job after one more poll, which may end it, and the time of it; ApiError 404 for none."""
         with self._lock:
-            before, now = self._find(job_id, False), self._now()
+            before, now = self._find(job_id, False), self.now()
             pace, polls, ends_at = before.pace, before.polls + 1, before.ends_at
             if pace.unit == "polls" and before.ending in TERMINAL and polls > pace.pending + pace.in_progress:
                 ends_at = min(now, ends_at)
@@ -1753,11 +1723,11 @@ class Store:
 
     def jobs(self) -> tuple[list[Job], float]:
         with self._lock:
-            return list(reversed(self._jobs.values())), self._now()
+            return list(reversed(self._jobs.values())), self.now()
 
     def finish(self, job_id: str, status: Status, error: str | None) -> tuple[Job, float]:
         with self._lock:
-            job, now = self._find(job_id, True), self._now()
+            job, now = self._find(job_id, True), self.now()
             current = status_at(job, now)
             if current not in TERMINAL:
                 error = error or (job.error if status is job.ending else ENDING_ERRORS.get(status))
@@ -1770,7 +1740,7 @@ class Store:
     def spent(self, key: str | None = None) -> float:
         """USD that completed jobs cost, of one key or of all."""
         with self._lock:
-            now = self._now()
+            now = self.now()
             mine = (job for job in self._jobs.values() if key in (None, job.key))
             gone = self._spent.values() if key is None else [self._spent.get(key, 0)]
             return js_number(sum(gone) + sum(j.cost for j in mine if status_at(j, now) is Status.COMPLETED))
@@ -1789,44 +1759,40 @@ class Store:
         with self._lock:
             if note.epoch == self.epoch and self.config.max_requests:
                 self._seq += 1
-                note.seq, note.time = self._seq, self._now()
+                note.seq, note.time = self._seq, self.now()
                 self._journal.append(request)
-                if self._waiting:
-                    self._written.notify_all()
+                self._written.notify_all()
 
     def requests(self, wanted: Callable[[Request], bool], count: int = 1, wait: float = 0) -> list[Request]:
         """Wanted ones, oldest first; blocks up to `wait` real seconds for `count` of them."""
-        end, found, epoch, checked = time.monotonic() + wait, 0, -1, 0
+        epoch, found, checked = -1, 0, 0
+
+        def enough() -> bool:
+            nonlocal epoch, found, checked
+            if epoch != self.epoch:
+                epoch, found, checked = self.epoch, 0, 0
+            for request in reversed(self._journal):  # only what is new: many may be waiting
+                if request.note.seq <= checked:
+                    break
+                found += wanted(request)
+            checked = self._seq
+            return found >= count or self._closed
+
         with self._lock:
-            while True:
-                if epoch != self.epoch:
-                    epoch, found, checked = self.epoch, 0, 0
-                for request in reversed(self._journal):  # only what is new: many may be waiting
-                    if request.note.seq <= checked:
-                        break
-                    found += wanted(request)
-                checked = self._seq
-                if found >= count or not self._wait_written(end):
-                    return list(filter(wanted, self._journal))
+            self._written.wait_for(enough, wait)
+            return list(filter(wanted, self._journal))
 
     def webhooks(self, job_id: str | None, count: int = 1, wait: float = 0) -> list[Delivery]:
         """Deliveries, oldest first; blocks up to `wait` real seconds until `count` of them are done."""
-        end = time.monotonic() + wait
-        with self._lock:
-            while True:
-                found = [d for d in self._deliveries.values() if job_id in (None, d.job.id)]
-                if sum(d.state != "pending" for d in found) >= count or not self._wait_written(end):
-                    return found
 
-    def _wait_written(self, end: float) -> bool:  # self._lock is held
-        """Wait for news, but not beyond this time; False if that has come, or the mock stops."""
-        rest = end - time.monotonic()
-        if rest <= 0 or self._closed:
-            return False
-        self._waiting += 1
-        self._written.wait(rest)
-        self._waiting -= 1
-        return True
+        def found() -> list[Delivery]:
+            return [d for d in self._deliveries.values() if job_id in (None, d.job.id)]
+
+        with self._lock:
+            self._written.wait_for(
+                lambda: self._closed or sum(d.state != "pending" for d in found()) >= count, wait
+            )
+            return found()
 
     # ---- Deliveries
 
@@ -1834,7 +1800,7 @@ class Store:
         """Block until a webhook is due and its receiver is free; None once the mock stops."""
         with self._lock:
             while not self._closed:
-                now = self._now()
+                now = self.now()
                 while self._ends and self._ends[0][0] <= now:
                     job = self._unannounced.pop(heapq.heappop(self._ends)[1], None)
                     for delivery in deliveries_of(job, self.config) if job else ():
@@ -1877,11 +1843,11 @@ class Store:
             self._due_changed.notify_all()
 
 
-def _draw(on: str, faults: Sequence[Fault], counts: dict[Any, int], number: int = 0) -> Fault | None:
+def _draw(on: str, faults: Sequence[Fault], counts: Counter[Any], number: int = 0) -> Fault | None:
     for index, fault in enumerate(faults):
         if fault.on == on:
             key = ("fault", number, index)
-            struck, counts[key] = fault.strikes(counts.get(key, 0))
+            struck, counts[key] = fault.strikes(counts[key])
             if struck:
                 return fault
     return None
@@ -2208,7 +2174,6 @@ BACKOFF = (1.0, 2.0, 4.0, 8.0)  # seconds on the mock's clock between the attemp
 WEBHOOK_TIMEOUT_SECONDS = 10.0  # real ones, for a whole attempt
 MAX_IN_FLIGHT = 8  # attempts at once, two to one receiver and one once half are taken
 _ANSWER = rb"(?:HTTP/1\.[01] 1.*?\r?\n\r?\n)*HTTP/1\.[01] ([2-9]\d\d).*\n"
-_NO_FAULT = Fault("webhook")
 
 
 class Delivery(NamedTuple):
@@ -2295,36 +2260,31 @@ class Threads:
 
     def __init__(self, name: str, on_error: Callable[[BaseException], None]) -> None:
         self._name, self._on_error = name, on_error
-        self._running: set[threading.Thread] = set()
-
-    def __len__(self) -> int:
-        return len(self._running)
+        self._lock = threading.Lock()  # guards the list
+        self._threads: list[threading.Thread] = []
 
     def start(self, work: Callable[..., None], *args: Any) -> bool:
         """Have this done in a thread of its own; False if there is none to be had."""
-
-        def run() -> None:
+        thread = threading.Thread(target=self._run, args=(work, *args), name=self._name, daemon=True)
+        with self._lock:
+            self._threads = [other for other in self._threads if other.is_alive()]
             try:
-                work(*args)
-            except Exception as error:
-                self._on_error(error)
-            finally:
-                self._running.discard(thread)
+                thread.start()
+            except RuntimeError:
+                return False
+            self._threads.append(thread)
+            return True
 
-        thread = threading.Thread(target=run, name=self._name, daemon=True)
-        self._running.add(thread)
+    def _run(self, work: Callable[..., None], *args: Any) -> None:
         try:
-            thread.start()
-        except RuntimeError:
-            self._running.discard(thread)
-            return False
-        return True
+            work(*args)
+        except Exception as error:
+            self._on_error(error)
 
     def join(self) -> None:
         """Wait for all, a second for each."""
-        for thread in list(self._running):
-            if thread.is_alive():
-                thread.join(1)
+        for thread in self._threads:
+            thread.join(1)
 
 
 class Courier:
@@ -2334,14 +2294,15 @@ class Courier:
         self._store, self._secret = store, secret
         self._starting = threading.Lock()  # guards the start: the thread is there once a job has a callback
         self._threads = Threads("webhooks", on_error)
+        self._started = False
         self._sockets: set[socket.socket] = set()  # of attempts under way; `stop` ends them
         self._stopped = False
 
     def wake(self) -> None:
         """Start, unless started already."""
         with self._starting:
-            if not self._threads and not self._stopped:
-                self._threads.start(self._run)
+            if not self._started and not self._stopped:
+                self._started = self._threads.start(self._run)
 
     def _run(self) -> None:
         while (delivery := self._store.next_delivery()) is not None:
@@ -2349,14 +2310,14 @@ class Courier:
                 self._attempt(delivery)
 
     def _attempt(self, delivery: Delivery) -> None:
-        store, job, struck = self._store, delivery.job, delivery.held
-        if struck is None:
-            struck = store.draw_fault("webhook", lambda: job.scope, store.epoch, job.id)
-            if struck is not None and struck.delay:
-                store.attempted(delivery._replace(held=struck, due_at=delivery.due_at + struck.delay))
+        store, job, fault = self._store, delivery.job, delivery.held
+        if fault is None:
+            fault = store.draw_fault("webhook", lambda: job.scope, store.epoch, job.id) or Fault("webhook")
+            if fault.delay:
+                store.attempted(delivery._replace(held=fault, due_at=delivery.due_at + fault.delay))
                 return
-        fault, headers = struck or _NO_FAULT, _webhook_headers(delivery, self._secret)
-        outcome: dict[str, Any] = {"fault": struck.label} if struck else {}
+        headers = _webhook_headers(delivery, self._secret)
+        outcome: dict[str, Any] = {"fault": fault.label} if fault.label else {}
         if fault.status is not None:
             outcome["status"] = fault.status
         elif fault.close:
@@ -3378,7 +3339,7 @@ class VideoMock:
         """Make the job that this fixture plans for this request."""
         plan, config, shape = fixture.plan, self.config, wanted.shape
         assert plan is not None
-        body = {name: value for name, value in wanted.body.items() if name in _KNOWN_FIELDS}
+        body = {name: value for name, value in wanted.body.items() if name in _FIELDS}
         if len(request.body) > 4096:
             frames, references = shape.frames[:_LONGEST_LIST], shape.references[:_LONGEST_LIST]
             shape = shape._replace(size=shorten(shape.size), frames=frames, references=references)
