@@ -2282,9 +2282,10 @@ class Threads:
             self._on_error(error)
 
     def join(self) -> None:
-        """Wait for all, a second for each."""
-        for thread in self._threads:
-            thread.join(1)
+        """Wait for all, also for those that one of them starts meanwhile; for five seconds at most."""
+        end = time.monotonic() + 5
+        while (alive := [thread for thread in self._threads if thread.is_alive()]) and time.monotonic() < end:
+            alive[0].join(end - time.monotonic())
 
 
 class Courier:
@@ -4267,23 +4268,25 @@ def main(
         log.say(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}")
         return 1
 
-    def handle_signals(handler: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
-            signal.signal(signal.SIGINT, handler)  # which a shell's & lets a process ignore
-
     def leave(*_: Any) -> None:
-        handle_signals(signal.SIG_IGN)  # one is enough
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     with log, contextlib.suppress(KeyboardInterrupt):
-        handle_signals(leave)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, leave)
+            signal.signal(signal.SIGINT, leave)  # which a shell's & lets a process ignore
+        # Not in this thread: what a signal raises must not strike in the middle of something.
+        serving = threading.Thread(target=server.serve_forever, name="openrouter_video_mock", daemon=True)
+        serving.start()
         with contextlib.suppress(OSError, ValueError, AttributeError):  # stdout may be closed
             out.write(f"openrouter_video_mock listening on {url}\n")
             out.flush()
         gc.freeze()  # nothing here makes cycles: looking for them among 10,000 jobs only lengthens the tails
         gc.set_threshold(100_000)
-        server.serve_forever()
+        while serving.is_alive():
+            time.sleep(1)
     return 0
 
 
