@@ -3753,11 +3753,14 @@ class _Adapter(socketserver.BaseRequestHandler):
         return rest is None or rest()
 
     def answer(self, head: Head, body: bytes, refusal: ApiError | None = None) -> Rest | None:
-        """Have the request answered, and send as much as the socket takes at once; what is left, if anything is."""
+        """Have a request answered, and send as much as the socket takes at once; what is left, if anything is.
+
+        EOFError, as from `answer_ready`, says that the connection is over and needs no more than to be closed.
+        """
         request = Request(head.method, head.path, head.query, head.headers, body, Note(), refusal)
         response = self.server.mock.handle(request)
         if response.dropped:
-            return lambda: False
+            raise EOFError
         framed = response.stream is None or response.length is not None or not head.http_1_0
         cut = response.truncate is not None and response.stream is None
         keep_alive = head.keep_alive and framed and refusal is None and not cut
