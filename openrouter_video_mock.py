@@ -3124,12 +3124,13 @@ function requestCard(entry) {
   const note = entry.fault ? "⚡ " + entry.fault : entry.closest ? "no match" : entry.fixture ?? span(entry.ms / 1000);
   return card(`${entry.seq} ${entry.time}`, statusClass(entry), [
     part("status", "span", "tag " + statusClass(entry), String(entry.status ?? "closed")),
-    part("path", "span", "text mono", `${entry.method} ${path}`), part("note", "span", "right", note)], () => [
+    part("path", "span", "text mono", path ? `${entry.method} ${path}` : entry.refused),
+    part("note", "span", "right", note)], () => [
     ...(entry.closest ?? []).flatMap((miss, i) => labelled(`near miss ${i + 1}: ${miss.fixture}`, [
       ...miss.differences.map(d => `✗ ${d.criterion}: wanted ${pretty(d.wanted)}, got ${pretty(d.got)}`),
       ...miss.held.map(criterion => "✓ " + criterion)].join("\n"), "failed")),
-    facts({path: entry.path, time: utc(entry.time), took: entry.ms.toFixed(1) + " ms", job: entry.job_id,
-      fixture: entry.fixture, fault: entry.fault, scope: entry.scope}),
+    facts({path: entry.path, refused: entry.refused, time: utc(entry.time), took: entry.ms.toFixed(1) + " ms",
+      job: entry.job_id, fixture: entry.fixture, fault: entry.fault, scope: entry.scope}),
     ...entry.body === null ? [] : labelled("body", pretty(entry.body)),
     ...labelled("headers", Object.entries(entry.headers).map(([name, value]) => `${name}: ${value}`).join("\n"))]);
 }
@@ -3575,7 +3576,8 @@ def _request_to_wire(request: Request) -> dict[str, Any]:
     wire |= {"headers": headers, "body": body, "status": note.status, "job_id": note.job_id}
     wire |= {"fixture": note.fixture, "fault": note.fault, "scope": scope_of(request)}
     wire["ms"] = round(note.ms, 3)
-    return wire if note.closest is None else {**wire, "closest": note.closest}
+    wire |= {"closest": note.closest} if note.closest is not None else {}
+    return wire | ({"refused": request.refusal.message} if request.refusal else {})
 
 
 def printable(line: str) -> str:
