@@ -419,7 +419,7 @@ class VideoRequest(NamedTuple):
     body: dict[str, Any]  # as the client sent it, unknown keys included
 
 
-_JSON_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)  # linear, closed or not
+_JSON_TOKEN = r'(?s:"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}])'  # linear, closed or not
 _MAX_JSON_DEPTH = 100
 _MOST_ISSUES = 100  # a large body can hold a million faults
 
@@ -439,7 +439,7 @@ def parse_json(body: bytes) -> Any:
     text = body.decode("utf-8")  # UnicodeDecodeError is a ValueError
     if text.count("[") + text.count("{") > _MAX_JSON_DEPTH:
         depth = 0
-        for token in _JSON_TOKEN.finditer(text):
+        for token in re.finditer(_JSON_TOKEN, text):
             depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
             if depth > _MAX_JSON_DEPTH:
                 raise ValueError(f"nested more than {_MAX_JSON_DEPTH} deep")
@@ -599,9 +599,9 @@ class Model(NamedTuple):
 
 
 _ALLOWED_URL = {  # per kind of reference
-    "image_url": re.compile(r"https://|data:image/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,", re.I),
-    "audio_url": re.compile(r"https://|data:audio/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,", re.I),
-    "video_url": re.compile("https://", re.I),
+    "image_url": r"https://|data:image/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,",
+    "audio_url": r"https://|data:audio/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64,",
+    "video_url": "https://",
 }
 
 
@@ -610,7 +610,7 @@ def check_references(body: dict[str, Any]) -> None:
     for name in ("frame_images", "input_references"):
         for index, asset in enumerate(body.get(name, ())):
             kind = asset["type"]
-            if not _ALLOWED_URL[kind].match(asset[kind]["url"]):
+            if not re.match(_ALLOWED_URL[kind], asset[kind]["url"], re.IGNORECASE):
                 where = f"{name}[{index}].{kind}.url"
                 raise ApiError(400, f"Invalid reference URL: {where}: Only HTTPS URLs are allowed")
 
@@ -2493,7 +2493,7 @@ def origin_of(host: str, forwarded_host: str, forwarded_proto: str) -> str:
     """The origin that the client used: X-Forwarded-Proto and -Host (first value, if it can be one), else Host."""
     scheme = "https" if forwarded_proto.split(",")[0].strip().lower() == "https" else "http"
     forwarded = forwarded_host.split(",")[0].strip()
-    return f"{scheme}://{forwarded if _HOST.fullmatch(forwarded) else host}"
+    return f"{scheme}://{forwarded if re.fullmatch(_HOST, forwarded) else host}"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -3619,7 +3619,7 @@ _DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
 _REQUEST_LINE = r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])"
 _HEADER = r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)"
-_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_HOST = r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
 _ONLY_ONCE = frozenset({"host", "content-length", "transfer-encoding", "authorization", "content-type"})
 
 
@@ -3670,7 +3670,7 @@ def parse_head(head: bytes) -> Head:
         authority = re.split("[/?]", rest, maxsplit=1)[0]  # RFC 9112, 3.2.2: it wins over Host
         headers["host"], rest = authority, rest[len(authority) :]
         target = rest if rest.startswith("/") else f"/{rest}"
-    if not _HOST.fullmatch(headers.get("host", "localhost" if http_1_0 else "")):
+    if not re.fullmatch(_HOST, headers.get("host", "localhost" if http_1_0 else "")):
         raise ApiError(400, "Missing or malformed Host header")
     if headers.get("expect", "100-continue").lower() != "100-continue":
         raise ApiError(417)
