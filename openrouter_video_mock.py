@@ -2245,14 +2245,15 @@ def deliveries_of(job: Job, config: Config) -> list[Delivery]:
     return [first._replace(due_at=due_at + i) for i in range(webhook.times)]
 
 
-def _after_attempt(delivery: Delivery, now: float, outcome: dict[str, Any]) -> Delivery:
+def _after_attempt(delivery: Delivery, started: float, now: float, outcome: dict[str, Any]) -> Delivery:
     attempts = (*delivery.attempts, {"at": round(now, 3), **outcome})
     delivery = delivery._replace(attempts=attempts, held=None)
     if 200 <= outcome.get("status", 0) < 300 and "error" not in outcome:
         return delivery._replace(state="delivered")
     if len(attempts) > len(BACKOFF):
         return delivery._replace(state="failed", reason=f"no success in {len(attempts)} attempts")
-    return delivery._replace(due_at=delivery.due_at + BACKOFF[len(attempts) - 1])
+    # Reckoned from when it was due, so that one jump of the clock brings all attempts that fall within it.
+    return delivery._replace(due_at=delivery.due_at + (now - started) + BACKOFF[len(attempts) - 1])
 
 
 class Threads:
@@ -2317,7 +2318,7 @@ class Courier:
             if fault.delay:
                 store.attempted(delivery._replace(held=fault, due_at=delivery.due_at + fault.delay))
                 return
-        headers = _webhook_headers(delivery, self._secret)
+        headers, started = _webhook_headers(delivery, self._secret), store.now()
         outcome: dict[str, Any] = {"fault": fault.label} if fault.label else {}
         if fault.status is not None:
             outcome["status"] = fault.status
@@ -2331,7 +2332,7 @@ class Courier:
                 outcome["error"] = f"{type(error).__name__}: {error}"
             if fault.lost:
                 outcome["error"] = "answer lost"
-        store.attempted(_after_attempt(delivery._replace(headers=headers), store.now(), outcome))
+        store.attempted(_after_attempt(delivery._replace(headers=headers), started, store.now(), outcome))
 
     def _send(self, url: str, body: bytes, headers: dict[str, str]) -> int:
         """POST, and the status of the answer, within WEBHOOK_TIMEOUT_SECONDS however slowly it comes."""
@@ -3279,7 +3280,8 @@ class VideoMock:
                 check_control_access(self, request)
             response = handler(self, request, **groups)
         except ApiError as error:
-            response = error_response(error, headers)
+            # A refusal stays in the journal: not so the frames, and with them the bodies, that it went through.
+            response = error_response(error.with_traceback(None), headers)
         except SetupError as error:
             response = error_response(ApiError(400, str(error)), headers)
         except Exception as error:
@@ -3614,7 +3616,7 @@ REQUEST_SECONDS = 30.0  # for a head, or a body's next megabyte, to come; for a 
 LOOK_SECONDS = 1.0  # how often the deadlines of all connections are looked at
 _SMALL_BYTES = 16_384  # what is received at once from a watched connection
 _AWAKE_SECONDS = 0.00005  # how long the leader looks out for more before it sleeps: waking takes long
-_LINGER_BYTES = 4 << 20  # of an unread body that are thrown away, so that the client gets to read the refusal
+_LINGER_SECONDS = 2  # an unread body is thrown away, so that the client gets to read the refusal
 _DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
 _REQUEST_LINE = r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])"
@@ -3715,7 +3717,9 @@ class _Adapter(socketserver.BaseRequestHandler):
         data = self.request.recv(_SMALL_BYTES, _DO_NOT_WAIT)
         if not data:
             raise EOFError
-        self.buffer = data
+        self.buffer = data = data.lstrip(b"\r\n")
+        if not data:
+            return None
         end = data.find(b"\r\n\r\n")
         try:
             head = parse_head(data[: max(0, end)])
@@ -3774,8 +3778,8 @@ class _Adapter(socketserver.BaseRequestHandler):
                 sent = 0
             if sent == len(unsent) and keep_alive:
                 return None
-            if sent == len(unsent) and refusal is None and not self.buffer:
-                raise EOFError  # there is nothing unread that would make a reset of the close
+            if sent == len(unsent) <= _SMALL_BYTES and refusal is None and not self.buffer:
+                raise EOFError  # nothing is unread, and little on its way, that a reset could reach
             unsent = unsent[sent:]
         return functools.partial(self.complete, response, unsent, head, keep_alive)
 
@@ -3815,11 +3819,10 @@ class _Adapter(socketserver.BaseRequestHandler):
 
     def linger(self) -> None:
         """Close so that the client can read the answer first: what it still sends is taken, within bounds."""
-        self.deadline = time.monotonic() + 2
+        self.deadline = time.monotonic() + _LINGER_SECONDS
         shut_down(self.request, socket.SHUT_WR)
-        taken = 0
-        while taken < _LINGER_BYTES and (data := self.request.recv(65536)):
-            taken += len(data)
+        while self.request.recv(_BLOCK_BYTES) and time.monotonic() < self.deadline:
+            pass
 
     def receive(self) -> bytes:
         data = self.request.recv(65536)
@@ -4251,10 +4254,18 @@ def main(
     commands = {name: given.pop(name, None) for name in _COMMANDS}
     given.setdefault("port", _DEFAULT_PORT)
 
+    def leave(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: None)  # one is enough
+        signal.signal(signal.SIGINT, lambda *_: None)
+        raise KeyboardInterrupt
+
     try:
         config = checked_config(Config(**given))
         if commands["check"]:
             return check_health(config, commands["wait"] or 0, log.say)
+        if not commands["validate"] and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, leave)
+            signal.signal(signal.SIGINT, leave)  # which a shell's & lets a process ignore
         server = MockServer(**given)
         loaded = server.store.loaded
         for note in loaded.notes:
@@ -4272,16 +4283,10 @@ def main(
     except OSError as error:
         log.say(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}")
         return 1
-
-    def leave(*_: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        return 1 if commands["check"] else 0
 
     with log, contextlib.suppress(KeyboardInterrupt):
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, leave)
-            signal.signal(signal.SIGINT, leave)  # which a shell's & lets a process ignore
         # Not in this thread: what a signal raises must not strike in the middle of something.
         serving = threading.Thread(target=server.serve_forever, name="openrouter_video_mock", daemon=True)
         serving.start()

@@ -1990,6 +1990,13 @@ def test_all_retries_within_a_jump_of_the_clock_happen_at_once() -> None:
         assert hook["state"] == "failed" and len(hook["attempts"]) == 5
 
 
+def test_a_receiver_that_fails_slowly_is_given_its_pauses_all_the_same() -> None:
+    job: Any = None
+    delivery = ovm.Delivery(job, "http://127.0.0.1/", "127.0.0.1:80", b"", due_at=100)
+    again = ovm._after_attempt(delivery, 100.5, 103.5, {"status": 503})
+    assert again.due_at == 104, "due, 3 seconds of failing, the pause of 1 second"
+
+
 def test_a_receiver_that_is_not_there_is_given_up() -> None:
     with socket.socket() as nobody, MockServer(fixtures=[]) as mock:
         nobody.bind(("127.0.0.1", 0))
@@ -2687,8 +2694,20 @@ def test_empty_lines_between_requests_are_no_request(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ovm, "REQUEST_SECONDS", 0.01)
     monkeypatch.setattr(ovm, "LOOK_SECONDS", 0.01)
     with MockServer(fixtures=[]) as mock:
-        answer = exchange(mock, head_of(POST, "Content-Length: 2") + b"{}\r\n")
-        assert answer.startswith(b"HTTP/1.1 400 ") and b"HTTP/1.1 408" not in answer
+        for data in (head_of(POST, "Content-Length: 2") + b"{}\r\n", b"\r\n"):
+            assert b"HTTP/1.1 408" not in exchange(mock, data)
+        assert [entry["status"] for entry in mock.requests()] == [400]
+
+
+def test_a_journaled_refusal_does_not_hold_the_body_that_was_refused(mock: MockServer) -> None:
+    exchange(mock, head_of(POST, "Transfer-Encoding: chunked") + b"5\r\nhello\r\nFFFFFFFF\r\n")
+    (request,) = mock.store.requests(lambda _: True)
+    assert request.refusal is not None and request.refusal.__traceback__ is None
+
+
+def test_a_client_that_writes_50_mb_before_it_reads_gets_the_refusal() -> None:
+    with MockServer(fixtures=[], max_body_mb=1) as mock:
+        assert call(mock, "POST", f"{API}/videos", b"x" * 50_000_000).status == 413
 
 
 def test_serving_in_a_thread_of_ones_own_ends_with_stop() -> None:
@@ -2858,7 +2877,7 @@ def test_it_stops_on_sigint_where_a_shell_has_it_ignored() -> None:
         with running("-q", "--port", "0") as (process, _):
             process.send_signal(signal.SIGINT)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(5) == 0
+            assert process.communicate(timeout=5) == ("", "") and process.returncode == 0
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
