@@ -4254,18 +4254,13 @@ def main(
     commands = {name: given.pop(name, None) for name in _COMMANDS}
     given.setdefault("port", _DEFAULT_PORT)
 
-    def leave(*_: Any) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: None)  # one is enough
-        signal.signal(signal.SIGINT, lambda *_: None)
-        raise KeyboardInterrupt
-
     try:
         config = checked_config(Config(**given))
         if commands["check"]:
             return check_health(config, commands["wait"] or 0, log.say)
         if not commands["validate"] and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, leave)
-            signal.signal(signal.SIGINT, leave)  # which a shell's & lets a process ignore
+            signal.signal(signal.SIGTERM, _leave)
+            signal.signal(signal.SIGINT, _leave)  # which a shell's & lets a process ignore
         server = MockServer(**given)
         loaded = server.store.loaded
         for note in loaded.notes:
@@ -4287,17 +4282,27 @@ def main(
         return 1 if commands["check"] else 0
 
     with log, contextlib.suppress(KeyboardInterrupt):
-        # Not in this thread: what a signal raises must not strike in the middle of something.
-        serving = threading.Thread(target=server.serve_forever, name="openrouter_video_mock", daemon=True)
-        serving.start()
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # stdout may be closed
-            out.write(f"openrouter_video_mock listening on {url}\n")
-            out.flush()
-        gc.freeze()  # nothing here makes cycles: looking for them among 10,000 jobs only lengthens the tails
-        gc.set_threshold(100_000)
-        while serving.is_alive():
-            time.sleep(1)
+        _serve(server, url, out)
     return 0
+
+
+def _leave(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: None)  # one is enough
+    signal.signal(signal.SIGINT, lambda *_: None)
+    raise KeyboardInterrupt
+
+
+def _serve(server: MockServer, url: str, out: TextIO) -> None:
+    # Not in this thread: what a signal raises must not strike in the middle of something.
+    serving = threading.Thread(target=server.serve_forever, name="openrouter_video_mock", daemon=True)
+    serving.start()
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # stdout may be closed
+        out.write(f"openrouter_video_mock listening on {url}\n")
+        out.flush()
+    gc.freeze()  # nothing here makes cycles: looking for them among 10,000 jobs only lengthens the tails
+    gc.set_threshold(100_000)
+    while serving.is_alive():
+        time.sleep(1)
 
 
 class _Log:
