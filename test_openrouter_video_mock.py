@@ -31,7 +31,16 @@ from typing import Any, NamedTuple
 import pytest
 
 import openrouter_video_mock as ovm
-from openrouter_video_mock import ApiError, Config, MockServer, Request, SetupError, Status, VideoMock
+from openrouter_video_mock import (
+    ApiError,
+    Config,
+    MockServer,
+    Request,
+    Response,
+    SetupError,
+    Status,
+    VideoMock,
+)
 
 HERE = Path(__file__).parent
 MODULE = HERE / "openrouter_video_mock.py"
@@ -1496,22 +1505,27 @@ def test_status_never_goes_back_while_polls_endings_and_the_clock_race() -> None
         assert {mock.job(job_id)["status"] for job_id in ids} == {"completed", "failed"}
 
 
+def submit_across_a_reset(mock: MockServer) -> Response:
+    """The answer to a submit that came before a reset and is matched after it."""
+    headers = {"authorization": "Bearer test"}
+    request = Request("POST", f"{API}/videos", "", headers, json.dumps(VEO).encode(), ovm.Note())
+    choose = mock.store.choose
+
+    def reset_first(*args: Any) -> Any:
+        mock.reset()
+        return choose(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mock.store, "choose", reset_first)
+        return mock.handle(request)
+
+
 def test_reset_restores_the_start_and_lets_nothing_in_flight_in(mock: MockServer) -> None:
     submit(mock)
     mock.add_fixture(fails({}))
     mock.add_fault({"on": "submit", "status": 500})
     mock.advance(1000)
-    request = Request(
-        "POST", f"{API}/videos", "", {"authorization": "Bearer k"}, json.dumps(VEO).encode(), ovm.Note()
-    )
-    choose = mock.store.choose
-
-    def reset_meanwhile(*args: Any) -> Any:
-        mock.reset()
-        return choose(*args)
-
-    mock.store.choose = reset_meanwhile  # type: ignore[method-assign, assignment]
-    assert mock.handle(request).status == 202
+    assert submit_across_a_reset(mock).status == 202
     assert mock.jobs() == [] and mock.requests() == [] and mock.faults() == []
     assert abs(mock.now() - time.time()) < 60
     assert len(mock.fixtures()) == len(ovm.SCENARIOS)
@@ -1520,23 +1534,7 @@ def test_reset_restores_the_start_and_lets_nothing_in_flight_in(mock: MockServer
 def test_a_request_from_before_a_reset_uses_up_nothing_after_it() -> None:
     fault = {"on": "submit", "status": 503, "times": 1}
     with serving(fails({}, "first", times=1), fails({}, "rest"), fault=fault) as mock:
-        request = Request(
-            "POST",
-            f"{API}/videos",
-            "",
-            {"authorization": "Bearer test"},
-            json.dumps(VEO).encode(),
-            ovm.Note(),
-        )
-        choose = mock.store.choose
-
-        def reset_meanwhile(*args: Any) -> Any:
-            mock.reset()
-            return choose(*args)
-
-        mock.store.choose = reset_meanwhile  # type: ignore[method-assign, assignment]
-        assert mock.handle(request).status == 503
-        mock.store.choose = choose  # type: ignore[method-assign]
+        assert submit_across_a_reset(mock).status == 503
         assert call(mock, "POST", f"{API}/videos", VEO).status == 503
         assert poll_to_the_end(mock, submit(mock))["error"] == "first"
 
