@@ -12,12 +12,13 @@
         ...
         mock.finish("latest", "failed", error="Content policy violation")
 
-One file, standard library only, Python 3.10 and newer: copy it to where you need it.  It checks requests,
-walks statuses and words its errors as production does; it does not judge prompts or imitate a model.
+One file, standard library only, Python 3.10 and newer: copy it to where you need it.  It checks
+requests, walks statuses and words its errors as production does; it does not judge prompts or
+imitate a model.
 
 The file reads downwards; what a line needs at import time stands above it:
 
-     1  Settings                     Config: one field = one flag = one environment variable
+     1  Schemas and settings         what others write, and how it is checked
      2  Wire contract                statuses, request schema, errors, the job as JSON
      3  Catalogue and cost           what a model accepts, how large its clips are, what they cost
      4  Fixtures, faults, scenarios  which answer a submit gets; the files that say so
@@ -26,20 +27,26 @@ The file reads downwards; what a line needs at import time stands above it:
      7  Webhooks                     event, signature, delivery
      8  Requests and responses       the values between the handlers and the socket
      9  Video API handlers           production's routes
-    10  Control API and status page  /__mock/* and GET /
-    11  Routes and the mock          the route table, VideoMock.handle, what tests steer and look at
-    12  HTTP adapter and embedding   sockets, MockServer, the pytest fixture
-    13  Command line
+    10  Record                       the real API behind the mock
+    11  Findings                     what the client does wrong
+    12  Trial                        does a client survive production?
+    13  Control API and status page  /__mock/* and GET /
+    14  The mock and its routes      VideoMock.handle, what tests steer and look at, ROUTES
+    15  HTTP adapter and embedding   sockets, MockServer, the pytest fixture
+    16  Command line
+
+(pytest warns of plugins that are imported before it can rewrite them, but for this:
+PYTEST_DONT_REWRITE.)
 
 Sections 2 to 6 turn values into values: no socket, no clock of their own, nothing printed.
 
-Source of the wire facts: recordings of the live API (the newest of 2026-10-02), OpenRouter's SDKs (Python 1.3.84)
-and OpenAPI document (2026-08), its documentation (2026-08).  README.md says which fact rests on which.
+Source of the wire facts: recordings of the live API (the newest of 2026-10-10), OpenRouter's SDKs
+(Python 1.3.84) and OpenAPI document (2026-08), its documentation (2026-08).  README.md says which
+fact rests on which.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import contextlib
 import functools
@@ -57,7 +64,6 @@ import math
 import os
 import queue
 import re
-import selectors
 import signal
 import socket
 import socketserver
@@ -65,16 +71,17 @@ import ssl
 import sys
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+import types
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from http.server import ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TextIO
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, Literal, NamedTuple, TextIO
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 __all__ = [
     "ApiError",
+    "TRIALS",
     "Config",
     "MockServer",
     "Request",
@@ -84,26 +91,287 @@ __all__ = [
     "VideoMock",
     "main",
 ]
-__version__ = "1.0.0"
+__version__ = "1.1.0"
 
-# ============ 1. Settings: Config ===========================================================================
+if sys.version_info < (3, 10):  # noqa: UP036  (for who runs it with an older one)
+    raise SystemExit("openrouter_video_mock needs Python 3.10 or newer")
+
+
+# Clocks that a test which patches or freezes `time` does not stop: they are held as defaults,
+# where such tools do not look.
+def _real_time(read: Callable[[], float] = time.time) -> float:
+    return read()
+
+
+def _monotonic(read: Callable[[], float] = time.monotonic) -> float:
+    return read()
+
+
+# ============ 1. Schemas and settings: issues_of, checked, Config ===========================
 #
-# A field of Config is a keyword argument of MockServer, a flag of the command line and an environment variable
-# OPENROUTER_VIDEO_MOCK_<FLAG>.  To add a setting, add a field and its line in OPTIONS.
+# What others write, be it a client's request, a fixture file, a setting or a body of the
+# control API, is held against a schema: data in the manner of JSON Schema.  One function says
+# what is wrong, in the words of Zod 4, because production's are on the wire; where a user of
+# the mock is meant, `checked` makes one line of it that names the place.
+#
+# A field of Config is a keyword argument of MockServer, a flag of the command line and an
+# environment variable OPENROUTER_VIDEO_MOCK_<FLAG>.  To add a setting: a field and its line
+# in SETTINGS.
+
+Json = dict[str, Any]  # a JSON object
+JsonPath = tuple[Any, ...]
+_MISSING: Any = object()
+_MAX_SAFE_INTEGER = 2**53 - 1
+_LONGEST_URL = 8_192
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "boolean": (bool,),
+    "number": (int, float),
+    "int": (int, float),
+    "array": (list, tuple),
+    "object": (dict,),
+    "record": (dict,),
+}
+_JS_TYPES = {
+    str: "string",
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    list: "array",
+    dict: "object",
+    type(None): "null",
+}
 
 
 class SetupError(ValueError):
-    """What stops a start, or a change through the control API: one line that names the place and the cure."""
+    """What stops a start, or a change by the control API: one line with the place and the cure."""
+
+    problems: Sequence[str] = ()  # all lines, where fixture files have several
+    stamps: dict[str, tuple[int, int]] = {}  # of the files that were looked at
+
+
+def issues_of(
+    schema: Json, value: Any, path: JsonPath = (), strict: bool = False
+) -> Iterator[Json]:
+    """What is wrong with a value, as Zod 4 words and orders it.
+
+    `strict` refuses keys that the schema does not have, but those that begin with _ (comments).
+    """
+    kind = schema.get("type")
+    if value is None and schema.get("nullable"):
+        return
+    if "enum" in schema:
+        if value not in schema["enum"]:
+            yield _invalid_option(schema["enum"], path)
+    elif "oneOf" in schema:
+        yield from _union_issues(schema["oneOf"], value, path)
+    elif kind is None:
+        return
+    elif type(value) not in _TYPES[kind]:
+        yield _invalid_type("number" if kind == "int" else kind, value, path)
+    elif kind == "array":
+        for index, item in enumerate(value):
+            yield from issues_of(schema["items"], item, (*path, index), strict)
+    elif kind in ("object", "record"):
+        yield from _object_issues(schema, value, path, strict)
+    elif kind == "string":
+        yield from _string_issues(schema, value, path)
+    else:
+        yield from _number_issues(schema, value, path)
+
+
+def _issue(path: JsonPath, message: str, **parts: Any) -> Json:
+    return {**parts, "path": list(path), "message": message}
+
+
+def _invalid_type(wanted: str, value: Any, path: JsonPath, **parts: Any) -> Json:
+    received = _JS_TYPES.get(type(value), "undefined")
+    text = f"Invalid input: expected {wanted}, received {received}"
+    return _issue(path, text, expected=wanted, **parts, code="invalid_type")
+
+
+def _invalid_option(values: Sequence[str], path: JsonPath) -> Json:
+    listed = "|".join(f'"{value}"' for value in values)
+    text = f"Invalid option: expected one of {listed}"
+    if len(values) == 1:
+        text = f"Invalid input: expected {listed}"
+    return _issue(path, text, code="invalid_value", values=list(values))
+
+
+def _union_issues(
+    options: Mapping[str, Json], value: Any, path: JsonPath
+) -> Iterator[Json]:
+    """Of a union that is told apart by its key `type`."""
+    if not isinstance(value, dict):  # there the code comes first
+        yield {"code": "invalid_type", **_invalid_type("object", value, path)}
+        return
+    kind = value.get("type")
+    if isinstance(kind, str) and kind in options:
+        yield from issues_of(options[kind], value, path)
+        return
+    kinds = " | ".join(f"'{option}'" for option in options)
+    text = f"Invalid discriminator value. Expected {kinds}"
+    union: Json = {
+        "code": "invalid_union",
+        "errors": [],
+        "note": "No matching discriminator",
+    }
+    yield _issue(
+        (*path, "type"), text, **union, discriminator="type", options=list(options)
+    )
+
+
+def _object_issues(
+    schema: Json, value: Json, path: JsonPath, strict: bool
+) -> Iterator[Json]:
+    fields, every = schema.get("properties"), schema.get("values")
+    if every is not None:
+        fields = dict.fromkeys(value, every)
+    if fields is None:
+        return
+    required = schema.get("required", ())
+    for key, field in fields.items():
+        if key in value or key in required:
+            yield from issues_of(field, value.get(key, _MISSING), (*path, key), strict)
+    for key in value:
+        if strict and key not in fields and not key.startswith("_"):
+            text = f"unknown key{did_you_mean(key, fields)}"
+            yield _issue((*path, key), text, code="unrecognized_keys")
+
+
+def _string_issues(schema: Json, value: str, path: JsonPath) -> Iterator[Json]:
+    longest, pattern = schema.get("maxLength"), schema.get("pattern", "")
+    if longest is not None and len(value.encode("utf-16-le")) > 2 * longest:
+        text = f"Too big: expected string to have <={longest} characters"
+        size = {"code": "too_big", "maximum": longest, "inclusive": True}
+        yield _issue(path, text, origin="string", **size)
+    elif pattern and not re.fullmatch(pattern, value, re.ASCII):
+        shown = f"/^{pattern}$/"
+        form = {"code": "invalid_format", "format": "regex", "pattern": shown}
+        yield _issue(
+            path, f"Invalid string: must match pattern {shown}", origin="string", **form
+        )
+    elif schema.get("format") == "url" and not is_url(value):
+        yield _issue(path, "Invalid URL", code="invalid_format", format="url")
+
+
+def _number_issues(schema: Json, value: float, path: JsonPath) -> Iterator[Json]:
+    if schema["type"] == "int":
+        if isinstance(value, float) and not value.is_integer():
+            yield _invalid_type("int", value, path, format="safeint")
+            return
+        if abs(value) > _MAX_SAFE_INTEGER:
+            yield _out_of_range("int", value, _MAX_SAFE_INTEGER, path)
+    if not value <= schema.get("maximum", math.inf):
+        yield _out_of_range("number", value, schema["maximum"], path)
+    least = schema.get("minimum", -math.inf)
+    if value < least or value == schema.get("above"):
+        yield _out_of_range("number", value, least, path, inclusive="above" not in schema)
+
+
+def _out_of_range(
+    origin: str, value: float, bound: float, path: JsonPath, inclusive: bool = True
+) -> Json:
+    size, limit, sign = "big", "maximum", "<"
+    if value <= bound:
+        size, limit, sign = "small", "minimum", ">"
+    if origin == "int" and value < 0:
+        size, limit, sign, bound = "small", "minimum", ">", -bound
+    parts = {"code": f"too_{size}", limit: bound}
+    if origin == "int":
+        note = "Integers must be within the safe integer range."
+        parts = {**parts, "note": note, "origin": "int", "inclusive": True}
+    else:
+        parts = {"origin": origin, **parts, "inclusive": inclusive}
+    text = f"Too {size}: expected {origin} to be {sign}{'=' * inclusive}{bound}"
+    return _issue(path, text, **parts)
+
+
+def is_url(text: str) -> bool:
+    """Whether this is an http(s) URL with host and valid port, no blanks or control characters."""
+    try:
+        parts = urlsplit(text)
+        valid = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        )
+    except ValueError:
+        return False
+    return valid and len(text) <= _LONGEST_URL and not re.search(r"[\x00-\x20\x7f]", text)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The tail of a complaint about an unknown word: the nearest known one, if any is near."""
+    import difflib  # only a mistake needs it, and start-up time counts
+
+    near = difflib.get_close_matches(word, list(known), 1)
+    return "".join(f', did you mean "{match}"?' for match in near)
+
+
+def checked(schema: Json, value: Any, place: str) -> Any:
+    """The value, if it fits; SetupError names the first place that does not, and what it got."""
+    for issue in issues_of(schema, value, strict=True):
+        text, where, got = issue["message"], place, value
+        for key in issue["path"]:
+            got = _MISSING
+            with contextlib.suppress(LookupError, TypeError):
+                got = value = value[key]
+            where += f"[{key}]" if isinstance(key, int) else f".{key}"
+        if "say" in schema:
+            text = f"expected {schema['say']}"
+        if got is _MISSING:
+            text = "is missing"
+        elif issue["code"] != "unrecognized_keys":
+            text = f"{text}, got {_shown(got)}"
+        raise complaint(where, text)
+    return value
+
+
+def complaint(place: str, text: str) -> SetupError:
+    """An error at a place such as "my.json: .fixtures[0]"."""
+    place = place.replace(": .", ": ").removesuffix(": ").removeprefix(".")
+    return SetupError(f"{place}: {text}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    with contextlib.suppress(TypeError, ValueError):
+        text = _encode_json(shorten(value))
+    if len(text) > 60:
+        return f"{text[:60]}…"
+    return text
+
+
+def from_text(schema: Json, text: str) -> Any:
+    """What the text of a flag, variable or query means; what means nothing is left as it is."""
+    kind = schema.get("type")
+    with contextlib.suppress(ValueError):
+        if kind == "object":
+            return json.loads(text)
+        if kind == "array":
+            return [js_number(float(part)) for part in text.split(",")]
+        if kind in ("int", "number"):
+            return js_number(float(text))
+    return text
+
+
+def json_copy(value: Any, place: str = "") -> Any:
+    """A copy that shares nothing with the value; SetupError for what is no JSON."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SetupError(f"{place}: not JSON: {error}") from None
 
 
 class Config(NamedTuple):
-    """All settings of one mock.  OPTIONS says what each means; what repeats takes one value or several."""
+    """All settings of one mock: SETTINGS says what each means; some take one value or several."""
 
     port: int = 0
     host: str = "127.0.0.1"
-    fixtures: Any = (None,)  # paths, or fixtures as Python objects; None = fixtures.json beside this file
-    polls: tuple[int, int] = (0, 1)
-    seconds: tuple[float, float] | None = None
+    fixtures: Any = (
+        None,
+    )  # paths, or fixtures as Python objects; None = fixtures.json beside this
+    polls: tuple[int, ...] = (0, 1)
+    seconds: tuple[float, ...] | None = None
     latency: float = 0.0
     fault: Any = ()
     api_key: Any = ()
@@ -112,94 +380,103 @@ class Config(NamedTuple):
     callback_host: Any = ()
     relative_polling_url: bool = False
     public_url: str = ""
+    cert: str = ""
+    key: str = ""
     max_body_mb: float = 64.0
     max_jobs: int = 10_000
     max_requests: int = 1_000
+    record: str = ""
+    upstream: str = "https://openrouter.ai/api/v1"
+    trial: str = ""
 
 
-def _pair_of(number: type) -> Callable[[str], tuple[Any, ...]]:
-    def pair_of_numbers(text: str) -> tuple[Any, ...]:
-        pending, in_progress = text.split(",")
-        return number(pending), number(in_progress)
+# Per setting its schema; `repeats`: one value or several; `help` and `metavar` are the command line's.
+SETTINGS: dict[str, Json] = json.loads("""{
+  "port": {"type": "int", "minimum": 0, "maximum": 65535, "metavar": "PORT",
+    "help": "port to listen on, 0 = any free one"},
+  "host": {"type": "string", "metavar": "HOST", "help": "address to listen on"},
+  "fixtures": {"repeats": true, "metavar": "PATH",
+    "help": "fixture file or folder, repeatable (default: fixtures.json beside this)"},
+  "polls": {"type": "array", "items": {"type": "int", "minimum": 0}, "metavar": "P,I",
+    "say": "two whole numbers, for pending and in_progress, such as 1,2",
+    "help": "how many polls show pending and in_progress before the end"},
+  "seconds": {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1e12},
+    "nullable": true, "say": "two numbers, for pending and in_progress, such as 5,25",
+    "metavar": "P,I", "help": "how long a job is pending and in_progress, instead of --polls"},
+  "latency": {"type": "number", "minimum": 0, "maximum": 3600, "metavar": "S",
+    "help": "seconds before each answer of the API"},
+  "fault": {"type": "object", "repeats": true, "metavar": "JSON",
+    "say": "a JSON object such as {\\"on\\": \\"poll\\", \\"status\\": 503, \\"times\\": 2}",
+    "help": "fault to inject, repeatable: '{\\"on\\":\\"poll\\",\\"status\\":503,\\"times\\":2}'"},
+  "api_key": {"type": "string", "repeats": true, "metavar": "KEY",
+    "help": "the only valid API keys, repeatable (default: any)"},
+  "webhook_secret": {"type": "string", "metavar": "SECRET",
+    "help": "secret that signs webhooks (default: unsigned)"},
+  "callback_url": {"type": "string", "metavar": "URL",
+    "help": "where the webhooks of requests without callback_url go"},
+  "callback_host": {"type": "string", "repeats": true, "metavar": "HOST",
+    "help": "host that webhooks may go to beside loopback, repeatable, * = any"},
+  "relative_polling_url": {"type": "boolean", "help": "polling_url as a path, not a whole URL"},
+  "public_url": {"type": "string", "metavar": "URL",
+    "help": "origin of the URLs in answers (default: what the client used)"},
+  "cert": {"type": "string", "metavar": "FILE", "help": "speak TLS with this certificate (PEM)"},
+  "key": {"type": "string", "metavar": "FILE", "help": "the certificate's private key (PEM)"},
+  "max_body_mb": {"type": "number", "minimum": 0.001, "maximum": 10000, "metavar": "MB",
+    "help": "largest request body in megabytes"},
+  "max_jobs": {"type": "int", "minimum": 1, "maximum": 10000000, "metavar": "N",
+    "help": "how many jobs are kept, the oldest go first"},
+  "max_requests": {"type": "int", "minimum": 0, "maximum": 10000000, "metavar": "N",
+    "help": "how many requests the journal keeps, 0 = none"},
+  "record": {"type": "string", "metavar": "FOLDER",
+    "help": "pass on to the real API what no fixture takes, and keep its answers here: costs money"},
+  "upstream": {"type": "string", "metavar": "URL", "help": "the API behind --record"},
+  "trial": {"type": "string"}
+}""")
 
-    return pair_of_numbers
+
+def _as_list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else [value]
 
 
-def fault_json(text: str) -> Any:
-    """The JSON of --fault; argparse names this function when it is none."""
-    return json.loads(text)
-
-
-# Per setting: what its text is read by (bool = a switch), placeholder, help.
-OPTIONS: dict[str, tuple[Any, str, str]] = {
-    "port": (int, "PORT", "port to listen on, 0 = any free one"),
-    "host": (str, "HOST", "address to listen on"),
-    "fixtures": (str, "PATH", "fixture file or folder, repeatable (default: fixtures.json beside this)"),
-    "polls": (_pair_of(int), "P,I", "how many polls show pending and in_progress before the end"),
-    "seconds": (_pair_of(float), "P,I", "how long a job is pending and in_progress, instead of --polls"),
-    "latency": (float, "S", "seconds to wait before each answer of the API"),
-    "fault": (fault_json, "JSON", 'fault to inject, repeatable: \'{"on":"poll","status":503,"times":2}\''),
-    "api_key": (str, "KEY", "the only valid API keys, repeatable (default: any)"),
-    "webhook_secret": (str, "SECRET", "secret that signs webhooks (default: unsigned)"),
-    "callback_url": (str, "URL", "where the webhooks of requests without callback_url go"),
-    "callback_host": (str, "HOST", "host that webhooks may go to beside loopback, repeatable, * = any"),
-    "relative_polling_url": (bool, "", "polling_url as a path instead of a whole URL"),
-    "public_url": (str, "URL", "origin of the URLs in answers (default: what the client used)"),
-    "max_body_mb": (float, "MB", "largest request body in megabytes"),
-    "max_jobs": (int, "N", "how many jobs are kept, the oldest go first"),
-    "max_requests": (int, "N", "how many requests the journal keeps, 0 = none"),
-}
-REPEATABLE = frozenset({"fixtures", "fault", "api_key", "callback_host"})
-_MOST = {"port": 65_535, "latency": 3_600, "max_body_mb": 10_000, "max_jobs": 10**7, "max_requests": 10**7}
-
-
-def checked_config(config: Config) -> Config:
-    """The settings with single values of repeatable ones in tuples; SetupError for what cannot be."""
-    try:
-        return Config(**{name: _checked_setting(name, value) for name, value in config._asdict().items()})
-    except (TypeError, AttributeError) as error:
-        raise SetupError(f"a setting is of the wrong type: {error}") from None
-
-
-def _checked_setting(name: str, value: Any) -> Any:
-    if name in _MOST:
-        least = 1 if name == "max_jobs" else 0
-        if not least <= value <= _MOST[name]:
-            raise SetupError(f"{name}: must be {least} to {_MOST[name]}, got {value}")
-    elif name in ("polls", "seconds"):
-        if value is not None and (len(value) != 2 or not all(0 <= number < 1e12 for number in value)):
-            raise SetupError(f"{name}: must be two numbers of at least 0, got {value}")
-    elif name in ("public_url", "callback_url"):
-        if value and not is_url(value):
-            raise SetupError(f"{name}: must be an http or https URL, got {value!r}")
-        return value.rstrip("/") if name == "public_url" else value
-    elif name in REPEATABLE:
-        return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+def checked_setting(name: str, value: Any, place: str) -> Any:
+    """A setting's value as it is kept; SetupError for what it cannot be."""
+    schema = SETTINGS[name]
+    if schema.get("repeats"):
+        return tuple(checked(schema, item, place) for item in _as_list(value))
+    checked(schema, value, place)
+    if schema["type"] == "array" and value is not None:
+        if len(value) != len(WAITING):
+            raise SetupError(f"{place}: expected {schema['say']}, got {_shown(value)}")
+        return tuple(value)
+    if schema.get("metavar") == "URL" and value and not is_url(value):
+        raise SetupError(f"{place}: expected an http or https URL, got {_shown(value)}")
     return value
 
 
-def is_url(text: str) -> bool:
-    """Whether this is an http(s) URL with a host and a valid port, without blanks or control characters."""
-    try:
-        parts = urlsplit(text)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-    return valid and not re.search(r"[\x00-\x20\x7f]", text)
+def checked_config(config: Config) -> Config:
+    """The settings as they are kept; SetupError names the one that cannot be."""
+    values = {
+        name: checked_setting(name, value, name) for name, value in config._asdict().items()
+    }
+    values["public_url"] = values["public_url"].rstrip("/")
+    if config.trial and config.trial not in TRIALS:
+        hint = did_you_mean(config.trial, TRIALS)
+        raise SetupError(f"trial: there is no {config.trial!r}{hint}")
+    return Config(**values)
 
 
-_words = str.split
-
-# ============ 2. Wire contract: Status, VideoRequest, ApiError, job_to_wire =================================
+# ============ 2. Wire contract: Status, VideoRequest, ApiError, job_to_wire =================
 #
-# The request schema is data in the manner of Zod, because production's is Zod and its issues are on the wire.
-# To accept a new field: a line in _FIELDS and, if anything reads it, a field of VideoRequest.
+# To accept a new field: a line in REQUEST_SCHEMA and, if anything reads it, a field of
+# VideoRequest or Shape.
+#
+# To add a status: a member of Status, and its line in WAITING or ENDINGS.
 
 API = "/api/v1"
 
 
 class Status(Enum):
-    """The statuses of a job, in the order in which they can follow each other; the last four end it."""
+    """The statuses of a job."""
 
     PENDING = "pending"
     IN_PROGRESS = "in_progress"
@@ -209,15 +486,17 @@ class Status(Enum):
     EXPIRED = "expired"
 
 
-TERMINAL = (Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.EXPIRED)
-ENDINGS = [status.value for status in TERMINAL]
-
-# Recorded (failed) and documented texts of jobs that end badly.
-ENDING_ERRORS = {
+# What a job shows before its end, in this order; --polls and --seconds have a number for each.
+WAITING = (Status.PENDING, Status.IN_PROGRESS)
+# What ends a job, and the error that it then carries: recorded (failed) and documented texts.
+ENDINGS: dict[Status, str | None] = {
+    Status.COMPLETED: None,
     Status.FAILED: "Video generation completed with no output (content may have been filtered)",
     Status.CANCELLED: "Job was cancelled",
     Status.EXPIRED: "Job exceeded maximum time to live",
 }
+ENDING_NAMES = [status.value for status in ENDINGS]
+EndingName = Literal["completed", "failed", "cancelled", "expired"]
 
 # Messages per HTTP status: SDK 1.3.84, where nothing better was recorded.
 STATUS_MESSAGES = {
@@ -234,189 +513,124 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class ApiError(Exception):
-    """A refusal: HTTP status, message and metadata of production's error envelope, additional headers."""
+    """A refusal: HTTP status, message and metadata of production's envelope, more headers."""
 
-    def __init__(self, status: int, message: str = "", metadata: Any = None, headers: Headers = ()) -> None:
-        self.status, self.metadata, self.headers = status, metadata, headers
-        self.message = message or STATUS_MESSAGES.get(status) or http.client.responses.get(status, "Error")
+    def __init__(
+        self, status: int, message: str = "", metadata: Any = None, headers: Headers = ()
+    ) -> None:
+        self.status = status
+        self.metadata = metadata
+        self.headers = headers
+        self.message = message or STATUS_MESSAGES.get(status, "")
+        self.message = self.message or http.client.responses.get(status, "Error")
         super().__init__(f"{status} {self.message}")
 
 
 class SchemaError(ApiError):
     """A body or query parameter that breaks the schema; `issues` as Zod 4 words and orders them."""
 
-    def __init__(self, issues: list[dict[str, Any]]) -> None:
-        super().__init__(400, "; ".join(issue["message"] for issue in issues))
+    def __init__(self, issues: list[Json]) -> None:
+        super().__init__(400, "; ".join(map(describe_issue, issues)))
         self.issues = issues
 
 
-def error_to_wire(error: ApiError) -> dict[str, Any]:
-    """The error envelope, or the other one that production sends for schema failures (both recorded)."""
+def describe_issue(issue: Json) -> str:
+    """An issue in one line: "duration: Too small: expected number to be >=1"."""
+    path = ".".join(map(str, issue["path"]))
+    return f"{path}: {issue['message']}".removeprefix(": ")
+
+
+def error_to_wire(error: ApiError) -> Json:
+    """The error envelope, or the other one of production's schema failures (both recorded)."""
     if isinstance(error, SchemaError):
         message = json.dumps(error.issues, indent=2, ensure_ascii=False)
         return {"success": False, "error": {"name": "ZodError", "message": message}}
-    metadata = {} if error.metadata is None else {"metadata": error.metadata}
-    return {"error": {"message": error.message, "code": error.status, **metadata}}
+    wire: Json = {"message": error.message, "code": error.status}
+    if error.metadata is not None:
+        wire["metadata"] = error.metadata
+    return {"error": wire}
 
 
-JsonPath = tuple[Any, ...]
-Issue = dict[str, Any]
-Check = Callable[[Any, JsonPath], Iterator[Issue]]  # yields the issues of the value at the path
-_MISSING: Any = object()
-_MAX_SAFE_INTEGER = 2**53 - 1
-_JS_TYPES = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
-
-
-def _issue(path: JsonPath, message: str, **parts: Any) -> Issue:
-    return {**parts, "path": list(path), "message": message}
-
-
-def _invalid_type(expected: str, value: Any, path: JsonPath) -> Issue:
-    received = "null" if value is None else _JS_TYPES.get(type(value), "undefined")
-    form = {"format": "safeint"} if expected == "int" else {}
-    parts = {"expected": expected, **form, "code": "invalid_type"}
-    return _issue(path, f"Invalid input: expected {expected}, received {received}", **parts)
-
-
-def _typed(kind: Any, expected: str, item: Check | None = None) -> Check:
-    def check(value: Any, path: JsonPath) -> Iterator[Issue]:
-        if not isinstance(value, kind):
-            yield _invalid_type(expected, value, path)
-        elif item is not None:
-            for key, element in enumerate(value) if kind is list else value.items():
-                yield from item(element, (*path, key))
-
-    return check
-
-
-def _string(maximum: int | None = None, pattern: str = "", url: bool = False) -> Check:
-    def check(value: Any, path: JsonPath) -> Iterator[Issue]:
-        if not isinstance(value, str):
-            yield _invalid_type("string", value, path)
-        elif maximum is not None and len(value) > maximum:
-            text = f"Too big: expected string to have <={maximum} characters"
-            yield _issue(path, text, origin="string", code="too_big", maximum=maximum, inclusive=True)
-        elif pattern and not re.fullmatch(pattern, value, re.ASCII):
-            shown = f"/^{pattern}$/"
-            parts = {"origin": "string", "code": "invalid_format", "format": "regex", "pattern": shown}
-            yield _issue(path, f"Invalid string: must match pattern {shown}", **parts)
-        elif url and not is_url(value):
-            yield _issue(path, "Invalid URL", code="invalid_format", format="url")
-
-    return check
-
-
-def _number(whole: bool = False, minimum: int | None = None) -> Check:  # exclusive unless whole
-    def check(value: Any, path: JsonPath) -> Iterator[Issue]:
-        if type(value) not in (int, float) or (whole and value != int(value)):
-            yield _invalid_type("int" if isinstance(value, float) else "number", value, path)
-            return
-        if whole and abs(value) > _MAX_SAFE_INTEGER:
-            size, limit, sign = ("big", "maximum", "<=") if value > 0 else ("small", "minimum", ">=")
-            safe = _MAX_SAFE_INTEGER if value > 0 else -_MAX_SAFE_INTEGER
-            note = "Integers must be within the safe integer range."
-            parts = {"code": f"too_{size}", limit: safe, "note": note, "origin": "int", "inclusive": True}
-            yield _issue(path, f"Too {size}: expected int to be {sign}{safe}", **parts)
-        if minimum is not None and (value < minimum or (value == minimum and not whole)):
-            text = f"Too small: expected number to be >{'=' if whole else ''}{minimum}"
-            yield _issue(path, text, origin="number", code="too_small", minimum=minimum, inclusive=whole)
-
-    return check
-
-
-def _one_of(*values: str) -> Check:
-    expected = "|".join(f'"{value}"' for value in values)
-    text = f"Invalid {'option: expected one of' if values[1:] else 'input: expected'} {expected}"
-
-    def check(value: Any, path: JsonPath) -> Iterator[Issue]:
-        if value not in values:
-            yield _issue(path, text, code="invalid_value", values=list(values))
-
-    return check
-
-
-def _object(fields: Mapping[str, Check], required: Collection[str] = ()) -> Check:
-    def check(value: Any, path: JsonPath) -> Iterator[Issue]:
-        if not isinstance(value, dict):
-            yield _invalid_type("object", value, path)
-            return
-        for key, item in fields.items():
-            if key in value or key in required:
-                yield from item(value.get(key, _MISSING), (*path, key))
-
-    return check
-
-
-def _asset(kind: str, **more: Check) -> Check:
-    url = _object({"url": _string()}, required=("url",))
-    return _object({"type": _one_of(kind), kind: url, **more}, required=("type", kind, *more))
-
-
-_ASSETS = {kind: _asset(kind) for kind in ("image_url", "audio_url", "video_url")}
-
-
-def _reference(value: Any, path: JsonPath) -> Iterator[Issue]:
-    if not isinstance(value, dict):  # a discriminated union names the code first
-        yield {"code": "invalid_type", **_invalid_type("object", value, path)}
-    elif isinstance(value.get("type"), str) and value["type"] in _ASSETS:
-        yield from _ASSETS[value["type"]](value, path)
-    else:
-        text = "Invalid discriminator value. Expected " + " | ".join(f"'{kind}'" for kind in _ASSETS)
-        parts: Issue = {"errors": [], "note": "No matching discriminator", "discriminator": "type"}
-        yield _issue((*path, "type"), text, code="invalid_union", **parts, options=list(_ASSETS))
-
-
-RESOLUTIONS = ("360p", "480p", "720p", "768p", "1080p", "1K", "2K", "4K")
-FRAME_TYPES = ("first_frame", "last_frame")
-ASPECT_RATIOS = ("16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "9:21")
-_TRACE_KEYS = ("generation_name", "parent_span_id", "span_name", "trace_id", "trace_name")
-
-_FIELDS: dict[str, Check] = {
-    "model": _string(),
-    "aspect_ratio": _one_of(*ASPECT_RATIOS),
-    "callback_url": _string(url=True),  # HTTPS or not depends on the mock's hosts: parse_video_request
-    "creativity": _number(whole=True),
-    "duration": _number(whole=True, minimum=1),
-    "frame_images": _typed(list, "array", _asset("image_url", frame_type=_one_of(*FRAME_TYPES))),
-    "generate_audio": _typed(bool, "boolean"),
-    "input_references": _typed(list, "array", _reference),
-    "previous_job_id": _string(pattern=r"gen-vid-\d+-[0-9A-Za-z]{20}"),
-    "prompt": _string(),
-    "provider": _object({"options": _typed(dict, "record", _typed(dict, "record"))}),
-    "resolution": _one_of(*RESOLUTIONS),
-    "seed": _number(whole=True),
-    "session_id": _string(maximum=256),
-    "size": _string(),
-    "trace": _object(dict.fromkeys(_TRACE_KEYS, _string())),
-    "upscale_factor": _number(minimum=0),
-    "user": _string(),
-}
-REQUEST_SCHEMA = _object(_FIELDS, required=("model",))
+# The fields of a submit.  Whether callback_url must use HTTPS depends on the mock.
+REQUEST_SCHEMA: Json = json.loads(r"""{
+  "type": "object",
+  "required": ["model"],
+  "properties": {
+    "model": {"type": "string"},
+    "aspect_ratio":
+      {"enum": ["16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "9:21"]},
+    "callback_url": {"type": "string", "format": "url"},
+    "creativity": {"type": "int"},
+    "duration": {"type": "int", "minimum": 1},
+    "frame_images": {"type": "array", "items": {
+      "type": "object", "required": ["type", "image_url", "frame_type"],
+      "properties": {
+        "type": {"enum": ["image_url"]},
+        "image_url": {"type": "object", "required": ["url"],
+          "properties": {"url": {"type": "string"}}},
+        "frame_type": {"enum": ["first_frame", "last_frame"]}}}},
+    "generate_audio": {"type": "boolean"},
+    "input_references": {"type": "array", "items": {"oneOf": {
+      "image_url": {"type": "object", "required": ["type", "image_url"], "properties": {
+        "type": {"enum": ["image_url"]},
+        "image_url": {"type": "object", "required": ["url"],
+          "properties": {"url": {"type": "string"}}}}},
+      "audio_url": {"type": "object", "required": ["type", "audio_url"], "properties": {
+        "type": {"enum": ["audio_url"]},
+        "audio_url": {"type": "object", "required": ["url"],
+          "properties": {"url": {"type": "string"}}}}},
+      "video_url": {"type": "object", "required": ["type", "video_url"], "properties": {
+        "type": {"enum": ["video_url"]},
+        "video_url": {"type": "object", "required": ["url"],
+          "properties": {"url": {"type": "string"}}}}}
+    }}},
+    "previous_job_id": {"type": "string", "pattern": "gen-vid-\\d+-[0-9A-Za-z]{20}"},
+    "prompt": {"type": "string"},
+    "provider": {"type": "object", "properties": {
+      "options": {"type": "record", "values": {"type": "record"}}}},
+    "resolution": {"enum": ["360p", "480p", "720p", "768p", "1080p", "1K", "2K", "4K"]},
+    "seed": {"type": "int"},
+    "session_id": {"type": "string", "maxLength": 256},
+    "size": {"type": "string"},
+    "trace": {"type": "object", "properties": {
+      "generation_name": {"type": "string"}, "parent_span_id": {"type": "string"},
+      "span_name": {"type": "string"}, "trace_id": {"type": "string"},
+      "trace_name": {"type": "string"}}},
+    "upscale_factor": {"type": "number", "minimum": 0, "above": 0},
+    "user": {"type": "string"}
+  }
+}""")
+_FIELDS: Json = REQUEST_SCHEMA["properties"]
+RESOLUTIONS: list[str] = _FIELDS["resolution"]["enum"]
+ASPECT_RATIOS: list[str] = _FIELDS["aspect_ratio"]["enum"]
+_FRAME_TYPE: Json = _FIELDS["frame_images"]["items"]["properties"]["frame_type"]
+FRAME_TYPES: list[str] = _FRAME_TYPE["enum"]
+_WHOLE_FIELDS = [name for name, field in _FIELDS.items() if field.get("type") == "int"]
 
 
 class Shape(NamedTuple):
     """What decides size, length and price of a clip; hashable, so that costs can be cached."""
 
-    frames: tuple[str, ...]  # frame types of frame_images
-    references: tuple[str, ...]  # types of input_references
-    duration: int | None  # seconds; this and all below are keys of the request
-    resolution: str | None
-    aspect_ratio: str | None
-    size: str | None  # "WIDTHxHEIGHT"
-    generate_audio: bool | None
-    upscale_factor: float | None
-    creativity: int | None
+    frames: tuple[str, ...] = ()  # frame types of frame_images
+    references: tuple[str, ...] = ()  # types of input_references
+    duration: int | None = None  # seconds; this and all below are keys of the request
+    resolution: str | None = None
+    aspect_ratio: str | None = None
+    size: str | None = None  # "WIDTHxHEIGHT"
+    generate_audio: bool | None = None
+    upscale_factor: float | None = None
+    creativity: int | None = None
 
 
 class VideoRequest(NamedTuple):
-    """A submit that passed the schema."""
+    """A submit that passed the schema.  The body is shared: nobody may change it."""
 
     model: str
     prompt: str
     shape: Shape
     seed: int | None
     callback_url: str | None
-    body: dict[str, Any]  # as the client sent it, unknown keys included
+    body: Json  # as the client sent it, unknown keys included
 
 
 _JSON_TOKEN = r'(?s:"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}])'  # linear, closed or not
@@ -425,17 +639,25 @@ _MOST_ISSUES = 100  # a large body can hold a million faults
 
 
 def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
+    number = float(text)
+    if not math.isfinite(number):
         raise ValueError(f"{text} is no JSON number")
     return number
 
 
-_decode_json = json.JSONDecoder(parse_float=_finite, parse_constant=_finite).decode
+def _whole(text: str) -> int:
+    _finite(text)
+    return int(text)
+
+
+_decode_json = json.JSONDecoder(
+    parse_float=_finite, parse_int=_whole, parse_constant=_finite
+).decode
 _encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def parse_json(body: bytes) -> Any:
-    """JSON as production's parser takes it; ValueError for all that is none or nests too deep to be handled."""
+    """JSON as production's parser takes it; ValueError for what is none or nests too deep."""
     text = body.decode("utf-8")  # UnicodeDecodeError is a ValueError
     if text.count("[") + text.count("{") > _MAX_JSON_DEPTH:
         depth = 0
@@ -444,7 +666,9 @@ def parse_json(body: bytes) -> Any:
             if depth > _MAX_JSON_DEPTH:
                 raise ValueError(f"nested more than {_MAX_JSON_DEPTH} deep")
     value = _decode_json(text)
-    if "\\ud" in text or "\\uD" in text:  # half a surrogate pair is no text that could be sent on
+    if (
+        "\\ud" in text or "\\uD" in text
+    ):  # half a surrogate pair is no text that could be sent on
         _encode_json(value).encode()
     return value
 
@@ -457,50 +681,101 @@ def to_json(value: Any) -> bytes:
 def js_number(value: float) -> float:
     """Without binary noise, and 2 for 2.0, as JavaScript prints it."""
     value = round(value, 10)
-    return int(value) if value == int(value) else value
+    if value == int(value):
+        return int(value)
+    return value
 
 
-def parse_video_request(body: bytes, callback_hosts: Sequence[str] = ("*",)) -> VideoRequest:
-    """The submit that these bytes hold; SchemaError with one issue per fault.  Content-Type plays no part."""
+def parse_video_request(
+    body: bytes, callback_hosts: Sequence[str] = ("*",)
+) -> VideoRequest:
+    """The submit in these bytes; SchemaError with its issues.  Content-Type plays no part."""
     try:
-        wanted = parse_json(body)
+        submit = parse_json(body)
     except ValueError:
-        raise SchemaError([_issue((), "Malformed JSON in request body", code="custom")]) from None
-    issues = list(itertools.islice(REQUEST_SCHEMA(wanted, ()), _MOST_ISSUES))
-    callback_url = wanted.get("callback_url") if isinstance(wanted, dict) else None
-    url = callback_url if isinstance(callback_url, str) and is_url(callback_url) else "https://"
-    if not url.lower().startswith("https://") and not may_deliver(url, callback_hosts):
-        issues.append(_issue(("callback_url",), "callback_url must use HTTPS", code="custom"))
+        issue = _issue((), "Malformed JSON in request body", code="custom")
+        raise SchemaError([issue]) from None
+    issues = list(itertools.islice(issues_of(REQUEST_SCHEMA, submit), _MOST_ISSUES))
+    if isinstance(submit, dict):
+        issues += _check_callback(submit.get("callback_url"), callback_hosts)
     if issues:
         raise SchemaError(issues)
-    for name in ("duration", "seed", "creativity"):
-        if isinstance(wanted.get(name), float):  # 8.0 is an integer to JavaScript
-            wanted[name] = int(wanted[name])
-    get = wanted.get
-    frames = tuple(image["frame_type"] for image in get("frame_images", ()))
-    references = tuple(reference["type"] for reference in get("input_references", ()))
-    shape = Shape(frames, references, *map(get, Shape._fields[2:]))
-    return VideoRequest(wanted["model"], get("prompt", ""), shape, get("seed"), get("callback_url"), wanted)
+    for name in _WHOLE_FIELDS:
+        if name in submit:
+            submit[name] = int(submit[name])
+    given = {name: submit.get(name) for name in Shape._fields[2:]}
+    shape = Shape(
+        frames=tuple(image["frame_type"] for image in submit.get("frame_images", ())),
+        references=tuple(asset["type"] for asset in submit.get("input_references", ())),
+        **given,
+    )
+    return VideoRequest(
+        model=submit["model"],
+        prompt=submit.get("prompt", ""),
+        shape=shape,
+        seed=submit.get("seed"),
+        callback_url=submit.get("callback_url"),
+        body=submit,
+    )
+
+
+# Who submits the same again, as load tests do, has it read once.
+_remembered_request = functools.lru_cache(maxsize=64)(parse_video_request)
+
+
+def _check_callback(url: Any, callback_hosts: Sequence[str]) -> list[Json]:
+    # Production insists on HTTPS; hosts that webhooks may go to need none here.
+    if not isinstance(url, str) or not is_url(url) or url.lower().startswith("https://"):
+        return []
+    if may_deliver(url, callback_hosts):
+        return []
+    return [_issue(("callback_url",), "callback_url must use HTTPS", code="custom")]
 
 
 _LONGEST_TEXT = 16_384
 _LONGEST_LIST = 100
+_SMALL_BODY = 4_096  # bytes; is kept as it came
 
 
 def shorten(value: Any) -> Any:
-    """The same JSON with data URLs, very long texts and very long lists cut: what journal and jobs keep."""
+    """A copy of JSON with data URLs, very long texts and lists cut, and 8 for 8.0."""
     if isinstance(value, str):
-        keep = 64 if value.startswith("data:") and len(value) > 256 else _LONGEST_TEXT
-        return value if len(value) <= keep else f"{value[:keep]}… ({len(value)} characters)"
+        if value.startswith("data:") and len(value) > 256:
+            digest = hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:8]
+            return f"{value[:64]}… ({len(value)} characters, sha256 {digest})"
+        if len(value) > _LONGEST_TEXT:
+            return f"{value[:_LONGEST_TEXT]}… ({len(value)} characters)"
+    if isinstance(value, float):
+        return js_number(value)
     if isinstance(value, list):
         return [shorten(item) for item in value[:_LONGEST_LIST]]
     if isinstance(value, dict):
-        return {shorten(key): shorten(item) for key, item in list(value.items())[:_LONGEST_LIST]}
+        kept = itertools.islice(value.items(), _LONGEST_LIST)
+        return {shorten(key): shorten(item) for key, item in kept}
     return value
 
 
+def kept_body(body: bytes) -> bytes:
+    """What journal and jobs keep of a body: its JSON shortened, or else its beginning."""
+    if len(body) <= _SMALL_BODY:
+        return body
+    with contextlib.suppress(ValueError):
+        body = to_json(shorten(parse_json(body)))
+    if len(body) > 4 * _LONGEST_TEXT:
+        return body[:_LONGEST_TEXT] + "… (cut)".encode()
+    return body
+
+
+def shown_body(body: bytes) -> Any:
+    """A kept body as the control API shows it: parsed if it is JSON, else as text."""
+    try:
+        return shorten(parse_json(body))
+    except ValueError:
+        return body.decode("utf-8", "replace") or None
+
+
 class Links(NamedTuple):
-    """How URLs are made for one client: the origin that it used, and the key that signs downloads."""
+    """How URLs are made for one client: the origin that it used, the key that signs downloads."""
 
     origin: str  # "http://localhost:8080"
     secret: bytes = b""
@@ -508,7 +783,10 @@ class Links(NamedTuple):
 
     def polling_url(self, job_id: str) -> str:
         """Absolute as recorded, or the path alone as the newest documentation shows it."""
-        return f"{'' if self.relative_polling_url else self.origin}{API}/videos/{job_id}"
+        path = f"{API}/videos/{job_id}"
+        if self.relative_polling_url:
+            return path
+        return self.origin + path
 
     def content_url(self, job_id: str, index: int) -> str:
         """The download that needs the key."""
@@ -520,29 +798,48 @@ class Links(NamedTuple):
         return f"{self.content_url(job_id, index)}&expires={expires}&signature={signature}"
 
 
+@functools.lru_cache(maxsize=1024)  # every poll of a completed job carries it
 def sign_download(secret: bytes, job_id: str, index: int, expires: int) -> str:
     """Hex HMAC-SHA256 over job, index and expiry (unix seconds)."""
-    return hmac.new(secret, f"{job_id}/{index}/{expires}".encode(), hashlib.sha256).hexdigest()
+    text = f"{job_id}/{index}/{expires}"
+    return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
 
 
-def waiting_to_wire(job_id: str, polling_url: str, status: Status) -> dict[str, Any]:
-    """What a poll answers before the end."""
-    return {"id": job_id, "generation_id": job_id, "polling_url": polling_url, "status": status.value}
+def check_signature(
+    secret: bytes, job_id: str, index: int, parameters: Mapping[str, str], now: float
+) -> None:
+    """403 unless the query is one that Links.signed_url made, and still in time."""
+    expires = parameters.get("expires", "")
+    if not re.fullmatch("[0-9]{1,12}", expires):
+        expires = "0"
+    wanted = sign_download(secret, job_id, index, int(expires))
+    if not hmac.compare_digest(wanted.encode(), parameters["signature"].encode()):
+        raise ApiError(403, "Invalid signature")
+    if now >= int(expires):
+        raise ApiError(403, "Signed URL has expired")
 
 
-def job_to_wire(job: Job, now: float, links: Links) -> dict[str, Any]:
+def job_to_wire(job: Job, now: float, links: Links) -> Json:
     """What a poll answers; absent fields are left out, never null."""
     status = status_at(job, now)
-    wire = waiting_to_wire(job.id, links.polling_url(job.id), status)
+    wire: Json = {
+        "id": job.id,
+        "generation_id": job.id,
+        "polling_url": links.polling_url(job.id),
+        "status": status.value,
+    }
+    if status in WAITING:
+        return wire
     if status is Status.COMPLETED:
         wire["unsigned_urls"] = unsigned_urls(job, links)
         if job.plan.stored and now < expires_at(job):
-            end = expires_at(job)
-            wire["urls"] = [links.signed_url(job.id, index, end) for index in range(job.plan.outputs)]
-            wire["expires_at"] = end
+            wire["urls"] = signed_urls(job, links)
+            wire["expires_at"] = expires_at(job)
         wire["usage"] = usage_to_wire(job)
-    elif status in TERMINAL:
+    else:
         wire["error"] = job.error
+    for key in job.plan.omit:
+        wire.pop(key, None)
     return wire
 
 
@@ -553,18 +850,34 @@ def unsigned_urls(job: Job, links: Links) -> list[str]:
     return [links.content_url(job.id, index) for index in range(job.plan.outputs)]
 
 
-def usage_to_wire(job: Job) -> dict[str, Any]:
+def signed_urls(job: Job, links: Links) -> list[str]:
+    """One URL per output that needs no key; on the mock's other origin, if the fixture says so."""
+    if job.plan.elsewhere:
+        links = links._replace(origin=other_origin(links.origin))
+    end = expires_at(job)
+    return [links.signed_url(job.id, index, end) for index in range(job.plan.outputs)]
+
+
+def other_origin(origin: str) -> str:
+    """The same server under its other loopback name: to a client, another host."""
+    if "//localhost" in origin:
+        return origin.replace("//localhost", "//127.0.0.1")
+    return re.sub(r"//(\[.*\]|[^:/]*)", "//localhost", origin)
+
+
+def usage_to_wire(job: Job) -> Json:
     """The cost in USD, and whether a provider key of the user's own paid."""
     return {"cost": job.cost, "is_byok": job.plan.is_byok}
 
 
-# ============ 3. Catalogue and cost: Model, check_against_catalogue, output_size, cost_of ===================
+# ============ 3. Catalogue and cost: Model, check_against_catalogue, output_size, cost_of ====
 #
-# A model is its entry of GET /videos/models, plus what it does when a request leaves something out.
+# A model is its entry of GET /videos/models, plus what it does when a request leaves something
+# out, plus how its bills differ from its price list.
 
 
 class Model(NamedTuple):
-    """One entry of GET /videos/models; the first 17 fields are its keys on the wire, in their order."""
+    """One entry of GET /videos/models; the fields up to `defaults` are its keys on the wire."""
 
     id: str
     canonical_slug: str
@@ -583,19 +896,25 @@ class Model(NamedTuple):
     seed: bool | None = None
     pricing_skus: dict[str, str] | None = None
     allowed_passthrough_parameters: tuple[str, ...] = ()
-    defaults: dict[str, Any] = {}  # duration, resolution, aspect_ratio of a request without; never sent
+    defaults: Json = {}  # duration, resolution, aspect_ratio of a request without
+    billing: dict[str, float] = {}  # factor, minimum_seconds
 
     def __hash__(self) -> int:
         return hash(self.id)
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_wire(self) -> Json:
         """All 17 keys, nulls included: the SDKs refuse a model that lacks one."""
-        return dict(zip(self._fields[:17], self, strict=False))
+        wire = self._asdict()
+        del wire["defaults"], wire["billing"]
+        return wire
 
     @property
     def provider(self) -> str:
-        """The company as production words it: before the colon of the name, else before the slash of the id."""
-        return self.name.split(":")[0] if ":" in self.name else self.id.split("/")[0]
+        """The company as production words it: from the name before its colon, else from the id."""
+        company, colon, _ = self.name.partition(":")
+        if colon:
+            return company
+        return self.id.partition("/")[0]
 
 
 _ALLOWED_URL = {  # per kind of reference
@@ -605,99 +924,153 @@ _ALLOWED_URL = {  # per kind of reference
 }
 
 
-def check_references(body: dict[str, Any]) -> None:
+def check_references(body: Json) -> None:
     """Refuse assets that are neither HTTPS nor an image or audio data URL, catalogue or not."""
     for name in ("frame_images", "input_references"):
         for index, asset in enumerate(body.get(name, ())):
             kind = asset["type"]
             if not re.match(_ALLOWED_URL[kind], asset[kind]["url"], re.IGNORECASE):
                 where = f"{name}[{index}].{kind}.url"
-                raise ApiError(400, f"Invalid reference URL: {where}: Only HTTPS URLs are allowed")
+                text = f"Invalid reference URL: {where}: Only HTTPS URLs are allowed"
+                raise ApiError(400, text)
 
 
-def check_prompt(wanted: VideoRequest, model: Model) -> None:
-    """Refuse what has neither prompt nor image; an upscaler needs the video and nothing else."""
-    references = wanted.shape.references
-    enough = "image_url" in references or (model.upscale_factor and "video_url" in references)
-    if not (wanted.prompt or wanted.shape.frames or enough):
-        words = "video generations require a prompt when no image input is provided"
-        raise ApiError(400, f"{model.provider} {words}")
+def check_prompt(submit: VideoRequest, model: Model) -> None:
+    """Refuse what has neither prompt nor image; some models need something else."""
+    references = submit.shape.references
+    if submit.prompt:
+        return
+    if model.id == "heygen/avatar-iv":
+        if "audio_url" in references:
+            return
+        text = "avatar-iv requires a prompt (script) or an audio input reference"
+        raise ApiError(400, text)
+    if submit.shape.frames or "image_url" in references:
+        return
+    if model.upscale_factor and "video_url" in references:
+        return
+    words = "video generations require a prompt when no image input is provided"
+    raise ApiError(400, f"{model.provider} {words}")
 
 
-def check_against_catalogue(wanted: VideoRequest, model: Model) -> None:
+def check_against_catalogue(submit: VideoRequest, model: Model) -> None:
     """Refuse, in production's words, what the model's entry does not offer."""
-    shape, limits, factor = wanted.shape, model.upscale_factor, wanted.shape.upscale_factor
-    checks: list[tuple[str, str, Any, Sequence[Any] | None, str]] = [
-        ("Duration", "durations", shape.duration, model.supported_durations, "s"),
-        ("Resolution", "resolutions", shape.resolution, model.supported_resolutions, ""),
-        ("Aspect ratio", "aspect ratios", shape.aspect_ratio, model.supported_aspect_ratios, ""),
-        ("Size", "sizes", shape.size, model.supported_sizes, ""),
-        ("Creativity", "creativity levels", shape.creativity, model.creativity, ""),
+    shape = submit.shape
+    checks: list[tuple[str, Any, Sequence[Any] | None, str]] = [
+        ("Duration", shape.duration, model.supported_durations, "s"),
+        ("Resolution", shape.resolution, model.supported_resolutions, ""),
+        ("Aspect ratio", shape.aspect_ratio, model.supported_aspect_ratios, ""),
+        ("Size", shape.size, model.supported_sizes, ""),
+        ("Creativity level", shape.creativity, model.creativity, ""),
     ]
-    if limits and factor and not limits["min"] <= factor <= limits["max"]:
-        offer = f"{limits['min']} to {limits['max']}"
-        checks.append(("Upscale factor", "upscale factors", factor, [offer], ""))
-    for word, plural, value, supported, unit in checks:
+    for word, value, supported, unit in checks:
         if value is not None and supported is not None and value not in supported:
-            offered = f"Supported {plural}: {', '.join(map(str, supported))}{unit}"
-            funnel = [{"step": "Initial Endpoints", "endpoint_count": 1}]
-            metadata = {"routing_funnel": funnel, "failed_routing_step": "Validate Video Parameters"}
-            raise ApiError(400, f"{word} {value}{unit} is not supported for this model. {offered}", metadata)
+            raise _not_supported(
+                word, f"{value}{unit}", ", ".join(map(str, supported)) + unit
+            )
+    limits, factor = model.upscale_factor, shape.upscale_factor
+    if limits and factor and not limits["min"] <= factor <= limits["max"]:
+        offer = f"{js_number(limits['min'])} to {js_number(limits['max'])}"
+        raise _not_supported("Upscale factor", str(js_number(factor)), offer)
     for frame_type in shape.frames:
         if frame_type not in (model.supported_frame_images or ()):
             integration = f'the provider integration for model "{model.id}"'
             raise ApiError(400, f"{integration} does not support {frame_type} frame_images")
 
 
-_SHORT_SIDES = dict(zip(RESOLUTIONS, (360, 480, 720, 768, 1080, 1024, 1440, 2160), strict=True))  # pixels
-# What Seedance really produces, portrait mirrored; its catalogue lists other sizes for some of these.
+def _not_supported(word: str, value: str, offer: str) -> ApiError:
+    metadata = {
+        "routing_funnel": [{"step": "Initial Endpoints", "endpoint_count": 1}],
+        "failed_routing_step": "Validate Video Parameters",
+    }
+    text = f"{word} {value} is not supported for this model. Supported {word.lower()}s: {offer}"
+    return ApiError(400, text, metadata)
+
+
+_SHORT_SIDES = {  # pixels
+    "360p": 360,
+    "480p": 480,
+    "720p": 720,
+    "768p": 768,
+    "1080p": 1080,
+    "1K": 1024,
+    "2K": 1440,
+    "4K": 2160,
+}
+# What Seedance really produces, portrait mirrored; its catalogue lists other sizes for some.
 _SEEDANCE_SIZES = {
-    "480p": {"16:9": (864, 496), "4:3": (752, 560), "1:1": (640, 640), "21:9": (992, 432)},
-    "720p": {"16:9": (1280, 720), "4:3": (1112, 834), "1:1": (960, 960), "21:9": (1470, 630)},
+    ("480p", "16:9"): (864, 496),
+    ("480p", "4:3"): (752, 560),
+    ("480p", "1:1"): (640, 640),
+    ("480p", "21:9"): (992, 432),
+    ("720p", "16:9"): (1280, 720),
+    ("720p", "4:3"): (1112, 834),
+    ("720p", "1:1"): (960, 960),
+    ("720p", "21:9"): (1470, 630),
 }
 _UPSCALER_INPUT = (1280, 720)  # pixels; the mock never looks at the video that it is given
 
 
 def duration_of(shape: Shape, model: Model) -> int:
     """Seconds asked for, else the model's default, else 5."""
-    return shape.duration or model.defaults.get("duration") or (model.supported_durations or (5,))[0]
+    first_listed = (model.supported_durations or (5,))[0]
+    return shape.duration or model.defaults.get("duration") or first_listed
 
 
 def has_audio(shape: Shape, model: Model) -> bool:
-    """Whether the clip has a sound track: the request's word, else the model's."""
-    return bool(model.generate_audio if shape.generate_audio is None else shape.generate_audio)
+    """Whether the clip has a sound track: the request's word, else the model's.
+
+    A model that has no sound ignores the request for it.
+    """
+    if shape.generate_audio is None or model.generate_audio is False:
+        return bool(model.generate_audio)
+    return shape.generate_audio
 
 
-def _parse_size(text: str) -> tuple[int, int] | None:  # None: without a catalogue nobody checked it
+def parse_size(text: str) -> tuple[int, int] | None:
+    """Width and height of "WxH"; None for anything else, which only a catalogue refuses."""
     match = re.fullmatch(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})", text)
-    return (int(match[1]), int(match[2])) if match else None
+    if match is None:
+        return None
+    return int(match[1]), int(match[2])
 
 
 def output_size(shape: Shape, model: Model) -> tuple[int, int]:
     """Width and height in pixels of what this request produces: one rule for cost and clip."""
-    if size := _parse_size(shape.size or ""):
+    size = parse_size(shape.size or "")
+    if size:
         return size
-    if limits := model.upscale_factor:
-        factor = shape.upscale_factor or max(limits["min"], min(2, limits["max"]))
-        return _even(_UPSCALER_INPUT[0] * factor), _even(_UPSCALER_INPUT[1] * factor)
-    resolutions = model.supported_resolutions or ("720p",)
-    resolution = shape.resolution or model.defaults.get("resolution") or resolutions[0]
-    ratios = model.supported_aspect_ratios or ("16:9",)
-    ratio = shape.aspect_ratio or model.defaults.get("aspect_ratio")
-    ratio = ratio or ("16:9" if "16:9" in ratios else ratios[0])
+    if model.upscale_factor:
+        least, most = model.upscale_factor["min"], model.upscale_factor["max"]
+        factor = shape.upscale_factor or max(least, min(2, most))
+        width, height = _UPSCALER_INPUT
+        return _even(width * factor), _even(height * factor)
+    first_listed = (model.supported_resolutions or ("720p",))[0]
+    resolution = shape.resolution or model.defaults.get("resolution") or first_listed
+    ratio = shape.aspect_ratio or model.defaults.get("aspect_ratio") or _usual_ratio(model)
     wide, high = map(int, ratio.split(":"))
     long, short = _landscape_size(model, resolution, max(wide, high), min(wide, high))
-    return (long, short) if wide >= high else (short, long)
+    if wide < high:
+        return short, long
+    return long, short
+
+
+def _usual_ratio(model: Model) -> str:
+    ratios = model.supported_aspect_ratios or ("16:9",)
+    if "16:9" in ratios:
+        return "16:9"
+    return ratios[0]
 
 
 def _landscape_size(model: Model, resolution: str, wide: int, high: int) -> tuple[int, int]:
-    known = _SEEDANCE_SIZES.get(resolution, {}).get(f"{wide}:{high}")
+    known = _SEEDANCE_SIZES.get((resolution, f"{wide}:{high}"))
     if known and model.id.startswith("bytedance/seedance-"):
         return known
     short = _SHORT_SIDES[resolution]
     computed = (_even(short * wide / high), short)
-    sizes = [(max(size), min(size)) for size in map(_parse_size, model.supported_sizes or ()) if size]
-    alike = [size for size in sizes if abs(size[0] / size[1] * high / wide - 1) <= 0.03]
+    listed = [size for size in map(parse_size, model.supported_sizes or ()) if size]
+    landscape = [(max(size), min(size)) for size in listed]
+    alike = [size for size in landscape if abs(size[0] / size[1] * high / wide - 1) <= 0.03]
     exact = [size for size in alike if size[1] == short]
     area = computed[0] * computed[1]
     return min(exact or alike or [computed], key=lambda size: abs(size[0] * size[1] - area))
@@ -707,77 +1080,107 @@ def _even(length: float) -> int:
     return round(length / 2) * 2
 
 
-def _resolution_of(width: int, height: int) -> str:
-    # The resolution that a size is priced as: by its short side, else by the nearest area at 16:9.
-    for resolution, short in _SHORT_SIDES.items():
-        if min(width, height) == short:
-            return resolution
-    return min(_SHORT_SIDES, key=lambda name: _area_difference(name, width, height))
-
-
-def _area_difference(resolution: str, width: int, height: int) -> float:
-    return abs(_SHORT_SIDES[resolution] ** 2 * 16 / 9 - width * height)
+def _price_suffixes(shape: Shape, size: tuple[int, int]) -> list[str]:
+    """How a price for this output may end: its resolution, none, then others by nearness."""
+    area = size[0] * size[1]
+    nearest = sorted(
+        _SHORT_SIDES, key=lambda name: abs(_SHORT_SIDES[name] ** 2 * 16 / 9 - area)
+    )
+    same_side = [name for name, short in _SHORT_SIDES.items() if short == min(size)]
+    resolution = (same_side or nearest)[0]
+    if shape.resolution and not shape.size:
+        resolution = shape.resolution
+    return [f"_{resolution.lower()}", "", *(f"_{name.lower()}" for name in nearest)]
 
 
 @functools.lru_cache(maxsize=1024)
 def cost_of(shape: Shape, model: Model) -> float:
     """USD that production charges for this request, by the model's price list; 0 without one."""
-    prices = {key: float(value) for key, value in (model.pricing_skus or {}).items()}
-    seconds, (width, height) = duration_of(shape, model), output_size(shape, model)
-    named = shape.resolution if shape.resolution and not shape.size else _resolution_of(width, height)
-    resolution = f"_{named.lower()}"
-    audio = "_with_audio" if has_audio(shape, model) else "_without_audio"
+    prices = {sku: float(price) for sku, price in (model.pricing_skus or {}).items()}
+
+    def price(family: str, skus: Iterable[str]) -> float | None:
+        listed = [prices[sku] for sku in skus if sku in prices]
+        listed += [value for sku, value in prices.items() if family in sku]
+        return listed[0] if listed else None
+
+    # 1. What is billed: seconds, output size, sound, what goes in.
+    seconds = max(duration_of(shape, model), model.billing.get("minimum_seconds", 0))
+    width, height = output_size(shape, model)
+    suffixes = _price_suffixes(shape, (width, height))
+    sound = "_without_audio"
+    if has_audio(shape, model):
+        sound = "_with_audio"
     video_input = "video_url" in shape.references and not shape.frames
+    images = len(shape.frames) or shape.references.count("image_url")
 
-    def keys_of(names: Sequence[str]) -> list[str]:  # this resolution's, any one's, the nearest one's
-        exact = [name + end for name in names for end in (resolution, "")]
-        nearest = sorted(_SHORT_SIDES, key=lambda name: _area_difference(name, width, height))
-        return exact + [f"{name}_{near.lower()}" for near in nearest for name in names]
-
-    def price(family: str, keys: Iterable[str]) -> float | None:
-        listed = [prices[key] for key in keys if key in prices]
-        return next(iter(listed or [value for key, value in prices.items() if family in key]), None)
-
-    tokens = [f"{resolution}_with_video_input", "_with_video_input"] if video_input else []
-    per_token = price("video_tokens", [f"video_tokens{end}" for end in (*tokens, resolution, audio, "")])
+    # 2. Per token: a token is 1024 pixels; the input's pictures count too, and the mock takes
+    #    it to be as long as the output.
+    token_ends = [suffixes[0], sound, ""]
+    billed_seconds = seconds
+    if video_input:
+        token_ends = [f"{suffixes[0]}_with_video_input", "_with_video_input", *token_ends]
+        billed_seconds = 2 * seconds
+    per_token = price("video_tokens", [f"video_tokens{end}" for end in token_ends])
     if per_token is not None:
-        return js_number(per_token * width * height * (24 * seconds + 1) / 1024)  # 24 pictures a second
-    mode = "creative" if shape.creativity else "precise"
+        pictures = FPS * billed_seconds + 1
+        return js_number(per_token * int(width * height * pictures / 1024))
+
+    # 3. Per megapixel and second: upscalers.
+    mode = "precise"
+    if shape.creativity:
+        mode = "creative"
     cents = price("per_megapixel_second", [f"cents_per_megapixel_second_{mode}"])
     if cents is not None:
         return js_number(cents / 100 * width * height / 1e6 * seconds)
 
-    modes: tuple[str, ...] = ("text_to_video_", "")
+    # 4. Per second: sound counts more than the kind of input, that more than the resolution.
+    modes = ["text_to_video_", ""]
     if shape.frames:
-        modes = ("image_to_video_", "", "text_to_video_")
+        modes = ["image_to_video_", "", "text_to_video_"]
     elif shape.references:
-        modes = ("reference_", "", "image_to_video_", "text_to_video_")
-    names = [f"{mode}duration_seconds{sound}" for sound in (audio, "") for mode in modes]
-    dollars = price("duration_seconds", keys_of(names))
-    families = ["cents_per_second_video_continuation"] if video_input else []
-    families += ["cents_per_video_output_second", "cents_per_second_output"]
-    cents = price("_second", keys_of(families))
-    cost = seconds * (dollars if dollars is not None else (cents or 0) / 100)
-    images = len(shape.frames) or shape.references.count("image_url")
-    cost += images * (prices.get("cents_per_image_input", 0) / 100 + prices.get("reference_images", 0))
-    return js_number(max(cost, prices.get("minimum_cents_per_generation", 0) / 100))
+        modes = ["reference_", "", "image_to_video_", "text_to_video_"]
+    names = [f"{mode}duration_seconds{audio}" for audio in (sound, "") for mode in modes]
+    dollars = price("duration_seconds", _by_resolution(names, suffixes))
+    names = ["cents_per_video_output_second", "cents_per_second_output"]
+    if video_input:
+        names.insert(0, "cents_per_second_video_continuation")
+    if dollars is None:
+        dollars = (price("_second", _by_resolution(names, suffixes)) or 0) / 100
+
+    # 5. Each image that goes in, and the least that is charged.
+    cost = seconds * dollars
+    cost += images * prices.get("cents_per_image_input", 0) / 100
+    cost += images * prices.get("reference_images", 0)
+    cost = max(cost, prices.get("minimum_cents_per_generation", 0) / 100)
+
+    # 6. What this model's bills differ by.
+    return js_number(cost * model.billing.get("factor", 1))
 
 
-# Enough for GET /videos/models and for real prices where no fixture file brings the catalogue; in a file's format.
-BUILT_IN_MODELS: list[dict[str, Any]] = json.loads("""[
+def _by_resolution(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
+    # For each name its own resolution and none; only then, for all, the nearest resolutions.
+    own = [name + suffix for name in names for suffix in suffixes[:2]]
+    return own + [name + suffix for suffix in suffixes[2:] for name in names]
+
+
+# Enough for GET /videos/models and for real prices where no fixture file brings the catalogue;
+# in a file's format.
+BUILT_IN_MODELS: list[Json] = json.loads("""[
   {
     "id": "bytedance/seedance-2.5", "canonical_slug": "bytedance/seedance-2.5-20260807",
     "name": "ByteDance: Seedance 2.5", "created": 1786141253, "generate_audio": true,
+    "description": "Clips of 4 to 30 s with sound, from text, images or video.",
     "supported_resolutions": ["480p", "720p"],
     "supported_aspect_ratios": ["16:9", "9:16", "1:1", "4:3", "3:4", "21:9"],
-    "supported_durations": [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
-      25, 26, 27, 28, 29, 30],
+    "supported_durations": [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+      22, 23, 24, 25, 26, 27, 28, 29, 30],
     "supported_frame_images": ["first_frame", "last_frame"],
     "pricing_skus": {"video_tokens": "0.0000107", "video_tokens_with_video_input": "0.0000064"},
     "_defaults": {"duration": 5, "resolution": "720p", "aspect_ratio": "1:1"}
   }, {
     "id": "x-ai/grok-imagine-video", "canonical_slug": "x-ai/grok-imagine-video-20260512",
     "name": "SpaceXAI: Grok Imagine Video", "created": 1779117586, "generate_audio": null,
+    "description": "Short clips from text or a first frame.",
     "supported_resolutions": ["480p", "720p"], "supported_frame_images": ["first_frame"],
     "supported_aspect_ratios": ["16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3"],
     "supported_durations": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
@@ -787,6 +1190,7 @@ BUILT_IN_MODELS: list[dict[str, Any]] = json.loads("""[
   }, {
     "id": "kwaivgi/kling-v3.0-std", "canonical_slug": "kwaivgi/kling-v3.0-std-20260429",
     "name": "Kling: Video v3.0 Standard", "created": 1777496205, "generate_audio": true,
+    "description": "Clips of 3 to 15 s with sound, with first and last frame.",
     "supported_resolutions": ["720p"], "supported_aspect_ratios": ["16:9", "9:16", "1:1"],
     "supported_durations": [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
     "supported_frame_images": ["first_frame", "last_frame"],
@@ -794,6 +1198,7 @@ BUILT_IN_MODELS: list[dict[str, Any]] = json.loads("""[
   }, {
     "id": "google/veo-3.1", "canonical_slug": "google/veo-3.1-20260320",
     "name": "Google: Veo 3.1", "created": 1774277148, "generate_audio": true,
+    "description": "Clips of 4 to 8 s with sound, up to 4K.",
     "supported_resolutions": ["720p", "1080p", "4K"], "supported_aspect_ratios": ["16:9", "9:16"],
     "supported_durations": [4, 6, 8], "supported_frame_images": ["first_frame", "last_frame"],
     "pricing_skus": {
@@ -803,51 +1208,61 @@ BUILT_IN_MODELS: list[dict[str, Any]] = json.loads("""[
 ]""")
 
 
-# ============ 4. Fixtures, faults, scenarios: Fixture, Plan, Fault, differences, load_fixtures ===============
+# ============ 4. Fixtures, faults, scenarios: Fixture, Plan, Fault, load_fixtures ============
 #
-# A fixture says which submits it takes (Match) and what becomes of them: a job's course (Plan) or a refusal (a Fault
-# without end).  A match is "the list of differences is empty", so what explains a near-miss is what decides.
-# Files are read strictly: read_fields refuses a key that no table below names.  To add a key: a line in a table.
+# A fixture says which submits it takes (Match) and what becomes of them: a job's course (Plan)
+# or a refusal (a Fault without end).  A match is "the list of differences is empty", so what
+# explains a near-miss is what decides.
+#
+# Files are read strictly: to add a key to a fixture, a line in FIXTURE_SCHEMA.  To add a kind of
+# fault: a line in FAULT_SCHEMA and one in FAULT_KINDS, a field of Fault, and what it does in
+# with_fault.
 
 
 class Fault(NamedTuple):
     """One thing that goes wrong on one route, and how often."""
 
-    on: str  # submit, poll, content, models, webhook
+    on: str  # one of FAULT_ROUTES
     status: int | None = None  # answer with this instead of doing the work
-    message: str = ""
-    metadata: dict[str, Any] | None = None
+    message: str = ""  # of the error envelope, as is metadata
+    metadata: Json | None = None
     retry_after: float | None = None  # seconds, header Retry-After
+    body: bytes | None = None  # instead of the envelope
+    content_type: str = "application/json"  # of body
     delay: float = 0.0  # real seconds before the answer; virtual ones before a webhook
     close: bool = False  # no work, no answer
     lost: bool = False  # the work, no answer
     truncate: int | None = None  # the work, this many bytes of the answer's body
-    malformed: bool = False  # 200 and broken JSON
+    stall: int | None = None  # the work, this many bytes, then silence
+    malformed: bool = False  # 200 and broken JSON instead of the work
     times: int | None = None  # None = always
     after: int = 0  # requests that pass first
     repeat: bool = False  # start over once a request got through
 
     def strikes(self, seen: int) -> tuple[bool, int]:
-        """Whether the next request is hit when `seen` were counted before it, and the count after it."""
+        """Whether the next request is hit when `seen` were counted, and the count after it."""
         if seen < self.after:
             return False, seen + 1
         if self.times is None or seen < self.after + self.times:
             return True, seen + 1
-        return False, 0 if self.repeat else seen
+        if self.repeat:
+            return False, 0
+        return False, seen
 
     @property
     def prevents(self) -> bool:
         """Whether the work is not done: no job made, no poll counted."""
-        return self.close or self.malformed or self.status is not None
+        return self.close or self.status is not None
 
     @property
     def label(self) -> str:
         """What journal and log call it: "503", "lost", "delay 2s" ..."""
-        kinds = [kind for kind in ("close", "lost", "malformed") if getattr(self, kind)]
-        kinds += [str(self.status)] if self.status else []
-        kinds += [f"truncate {self.truncate}"] if self.truncate is not None else []
-        kinds += [f"delay {self.delay:g}s"] if self.delay else []
-        return " ".join(kinds)
+        words = []
+        for kind, form in FAULT_KINDS.items():
+            value = getattr(self, kind)
+            if value != self._field_defaults[kind]:
+                words.append(form.format(value))
+        return " ".join(words)
 
 
 class Webhook(NamedTuple):
@@ -859,37 +1274,51 @@ class Webhook(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """How long a job shows pending and in_progress before its end: in polls, or in seconds."""
+    """How long a job shows each of WAITING before its end."""
 
-    unit: str
-    pending: float
-    in_progress: float
+    unit: str  # polls or seconds
+    spans: tuple[float, ...]
 
 
 class Plan(NamedTuple):
     """The course of a job, shared by all jobs of a fixture."""
 
-    status: Status = Status.COMPLETED  # the end; pending or in_progress = never ends
+    status: Status = Status.COMPLETED  # the end; one of WAITING = never ends
     error: str | None = None
     outputs: int = 1
-    cost: float | None = None  # USD; None: by the catalogue
+    cost: float | None = -1  # USD; -1: by the catalogue
     is_byok: bool = False
     stored: bool = True  # whether signed urls are given out
+    elsewhere: bool = False  # whether these are on the mock's other origin
     unsigned_urls: tuple[str, ...] | None = None  # None: the content route of this mock
-    clip: bytes | Path = b""  # what is downloaded; nothing: a test card
+    omit: tuple[str, ...] = ()  # keys that the poll's answer lacks
+    clip: bytes | str | None = None  # what is downloaded, or its path; None: a test card
     pace: Pace | None = None  # None: as the mock is set
     webhook: Webhook = Webhook()
-    faults: tuple[Fault, ...] = ()  # those on poll, content and webhook; counted per job
+    faults: tuple[Fault, ...] = ()  # those after the submit; counted per job
+
+
+class PromptTest(NamedTuple):
+    """What a prompt must be like."""
+
+    words: str  # for near-misses: "containing 'rain'"
+    passes: Callable[[str], Any]
+    needle: str  # in every prompt that passes: a quick first look, where most fixtures fail
+
+
+_ANY_PROMPT = PromptTest("anything", lambda prompt: True, "")
 
 
 class Match(NamedTuple):
     """What a submit must be like; None = any."""
 
-    prompt: tuple[str, str] = ("contains", "")  # equals, contains or regex (a search); the text
-    model: str | None = None  # exact, or followed by a dash and digits
+    prompt: PromptTest = _ANY_PROMPT
+    model: str | None = None  # exact, or followed by a dash and a digit
     body: Any = None  # must be contained in the request body
     context: str | None = None  # header X-AIMock-Context
-    sequence_index: int | None = None  # only while that many submits met the other criteria before
+    sequence_index: int | None = (
+        None  # only while so many submits met the other criteria before
+    )
     never: str = ""  # a criterion of aimock's that no video request can meet
 
 
@@ -902,41 +1331,31 @@ class Fixture(NamedTuple):
     plan: Plan | None  # None: the submit is refused
     refusal: Fault | None
     submit_faults: tuple[Fault, ...]
-    source: dict[str, Any]  # as written
-    group: str = ""  # fixtures that differ in sequenceIndex alone count their matches together
-    needle: str = ""  # in every prompt that it takes: a quick first look, where most fixtures fail
-    number: int = 0  # identity within a store: counters hang on it; negative = built in
+    source: Json  # as written
+    id: str  # what its counters are kept by: file, version of the file, place
+    group: str  # the same for those that differ in sequenceIndex alone
+    built_in: bool = False
 
 
-Difference = tuple[str, Any, Any]  # one criterion that a submit does not meet, what it wants, what it got
-
-
-# How a prompt is tested: the words of a near-miss, the test.
-_PROMPT_TESTS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
-    "equals": ("equal to", str.__eq__),
-    "contains": ("containing", str.__contains__),
-    "regex": ("matching", lambda prompt, pattern: re.search(pattern, prompt)),
-}
+Difference = tuple[str, Any, Any]  # a criterion that a submit does not meet; wanted; got
 
 
 def differences(
-    fixture: Fixture, wanted: VideoRequest, context: str | None, counts: Counter[Any]
+    fixture: Fixture, submit: VideoRequest, context: str | None, counts: Counter[Any]
 ) -> Iterator[Difference]:
     """Why this fixture does not take this submit: nothing, if it does.
 
     `counts` says how often it, and its group, took one before in this scope.
     """
-    match, matched, in_group = fixture.match, counts[fixture.number], counts[fixture.group]
-    kind, text = match.prompt
-    words, passes = _PROMPT_TESTS[kind]
-    if not passes(wanted.prompt, text):
-        yield "prompt", f"{words} {text!r}", shorten(wanted.prompt)
-    if match.model is not None and not _is_model(wanted.model, match.model):
-        yield "model", match.model, wanted.model
+    match, matched, in_group = fixture.match, counts[fixture.id], counts[fixture.group]
+    if not match.prompt.passes(submit.prompt):
+        yield "prompt", match.prompt.words, shorten(submit.prompt)
+    if match.model is not None and match.model not in model_names(submit.model):
+        yield "model", match.model, submit.model
     if match.body is not None:
-        yield from _body_differences(match.body, wanted.body, "body")
+        yield from _body_differences(match.body, submit.body, "body")
     if match.context is not None and match.context != context:
-        yield "context", match.context, context
+        yield "context", match.context, context or "nothing"
     if match.sequence_index is not None and match.sequence_index != in_group:
         yield "sequenceIndex", match.sequence_index, in_group
     if fixture.times is not None and matched >= fixture.times:
@@ -945,9 +1364,11 @@ def differences(
         yield match.never, "a chat request", "a video request"
 
 
-def _is_model(model_id: str, named: str) -> bool:
-    # The named one, or its dated slug: veo-3.1 takes veo-3.1-20260320, not veo-3.1-fast.
-    return model_id == named or (model_id.startswith(f"{named}-") and model_id[len(named) + 1 :].isdecimal())
+@functools.lru_cache(maxsize=1024)
+def model_names(model_id: str) -> tuple[str, ...]:
+    """What a fixture may call this model: its id, or the part before a dash and a digit."""
+    ends = [match.start() for match in re.finditer(r"-(?=\d)", model_id[:256])]
+    return (model_id, *(model_id[:end] for end in ends))
 
 
 def _body_differences(wanted: Any, got: Any, path: str) -> Iterator[Difference]:
@@ -955,312 +1376,437 @@ def _body_differences(wanted: Any, got: Any, path: str) -> Iterator[Difference]:
         for key, value in wanted.items():
             yield from _body_differences(value, got.get(key, _MISSING), f"{path}.{key}")
     elif isinstance(wanted, list) and isinstance(got, list):
-        for index, value in enumerate(wanted):
-            element = got[index] if index < len(got) else _MISSING
+        padded = itertools.chain(got, itertools.repeat(_MISSING))
+        for index, (value, element) in enumerate(zip(wanted, padded, strict=False)):
             yield from _body_differences(value, element, f"{path}[{index}]")
+    elif got is _MISSING:
+        yield path, wanted, "nothing"
     elif wanted != got or isinstance(wanted, bool) != isinstance(got, bool):
-        yield path, wanted, "nothing" if got is _MISSING else shorten(got)
+        yield path, wanted, shorten(got)
 
 
-def near_miss_to_wire(fixture: Fixture, missed: Sequence[Difference]) -> dict[str, Any]:
+def near_miss_to_wire(fixture: Fixture, missed: Sequence[Difference]) -> Json:
     """Which criteria of a fixture held, and what was wanted and got for the others."""
     failed = {criterion.partition(".")[0] for criterion, _, _ in missed}
-    failed |= {"userMessage"} if "prompt" in failed else set()
-    held = [key for key in fixture.source["match"] if key not in failed]
-    listed = [{"criterion": criterion, "wanted": wanted, "got": got} for criterion, wanted, got in missed]
-    return {"fixture": fixture.name, "differences": listed, "held": held}
+    if "prompt" in failed:
+        failed.add("userMessage")
+    return {
+        "fixture": fixture.name,
+        "differences": [
+            {"criterion": criterion, "wanted": wanted, "got": got}
+            for criterion, wanted, got in missed
+        ],
+        "held": [key for key in fixture.source["match"] if key not in failed],
+    }
 
 
-# ---- Reading, strictly.  A reader takes a value and the path that its complaint names.
-
-Reader = Callable[[Any, str], Any]
-Readers = Mapping[str, "Reader | None"]  # None marks a key that is known and has no effect
-
-
-def _complaint(path: str, text: str) -> SetupError:
-    # The path of a whole file ends in a colon already: "fixtures.json: ".
-    return SetupError(f"{path}{text}" if path.endswith(": ") else f"{path}: {text}")
+def describe_miss(miss: Json) -> str:
+    """A near-miss in words: 'rainy-cat' wants prompt containing 'rain', got 'a dry cat'."""
+    wishes = (
+        f"{d['criterion']} {d['wanted']}, got {d['got']!r}" for d in miss["differences"]
+    )
+    return f"{miss['fixture']!r} wants {'; '.join(wishes)}"
 
 
-def _expected(what: str, value: Any, path: str) -> SetupError:
-    shown = _encode_json(shorten(value)) if isinstance(value, (str, int, float, list, dict)) else "null"
-    return _complaint(path, f"expected {what}, got {shown if len(shown) <= 60 else f'{shown[:60]}…'}")
+# ---- Reading faults
+
+# Each kind of fault, and what journal and log call it.
+FAULT_KINDS = {
+    "close": "close",
+    "lost": "lost",
+    "malformed": "malformed",
+    "status": "{}",
+    "truncate": "truncate {}",
+    "stall": "stall {}",
+    "delay": "delay {:g}s",
+}
+FAULT_SCHEMA: Json = json.loads("""{
+  "type": "object",
+  "required": ["on"],
+  "properties": {
+    "on": {"enum": ["submit", "poll", "content", "models", "generation", "key", "webhook"]},
+    "status": {"type": "int", "minimum": 200, "maximum": 599},
+    "message": {"type": "string"},
+    "metadata": {"type": "object"},
+    "retryAfter": {"type": "number", "minimum": 0, "maximum": 1e9},
+    "body": {},
+    "contentType": {"type": "string"},
+    "delay": {"type": "number", "minimum": 0, "maximum": 3600},
+    "close": {"type": "boolean"},
+    "lost": {"type": "boolean"},
+    "malformed": {"type": "boolean"},
+    "truncate": {"type": "int", "minimum": 0},
+    "stall": {"type": "int", "minimum": 0},
+    "times": {"type": "int", "minimum": 1},
+    "after": {"type": "int", "minimum": 0},
+    "repeat": {"type": "boolean"}
+  }
+}""")
+_MALFORMED = '{"id": "gen-vid-'
 
 
-def read_fields(value: Any, path: str, known: Readers, required: Sequence[str] = ()) -> dict[str, Any]:
-    """The object's fields, each read by its reader; keys that begin with _ are comments."""
-    if not isinstance(value, dict):
-        raise _expected("an object", value, path)
-    inside = path if not path or path.endswith(": ") else f"{path}."
-    for key in value:
-        if key not in known and not key.startswith("_"):
-            import difflib  # only a file with a mistake needs it, and start-up time counts
-
-            near = difflib.get_close_matches(key, [name for name in known if known[name]], 1)
-            raise SetupError(f"{inside}{key}: unknown key" + (f', did you mean "{near[0]}"?' if near else ""))
-    for key in required:
-        if key not in value:
-            raise _complaint(path, f'"{key}" is missing')
-    readers = {key: reader for key, reader in known.items() if reader is not None and key in value}
-    return {key: reader(value[key], f"{inside}{key}") for key, reader in readers.items()}
+def _python_names(value: Json) -> Json:
+    """The object without its comments, retryAfter as retry_after."""
+    fields = {key: item for key, item in value.items() if not key.startswith("_")}
+    return {
+        re.sub("[A-Z]", lambda c: f"_{c[0].lower()}", key): fields[key] for key in fields
+    }
 
 
-def _keys(*rows: tuple[str, Reader | None]) -> Readers:  # a row may name several keys
-    return {key: reader for names, reader in rows for key in names.split()}
-
-
-def _read_keys(known: Readers, *required: str) -> Reader:
-    return lambda value, path: read_fields(value, path, known, required)
-
-
-def _reader(what: str, accepts: Callable[[Any], bool]) -> Reader:
-    def read(value: Any, path: str) -> Any:
-        if not accepts(value):
-            raise _expected(what, value, path)
-        return value
-
-    return read
-
-
-read_text = _reader("a string", lambda value: isinstance(value, str))
-read_flag = _reader("true or false", lambda value: isinstance(value, bool))
-read_object = _reader("an object", lambda value: isinstance(value, dict))
-
-
-def _read_choice(*choices: str) -> Reader:
-    return _reader(f"one of {', '.join(choices)}", choices.__contains__)
-
-
-def _read_list(item: Reader) -> Reader:
-    def read(value: Any, path: str) -> tuple[Any, ...]:
-        if not isinstance(value, list):
-            raise _expected("a list", value, path)
-        return tuple(item(element, f"{path}[{index}]") for index, element in enumerate(value))
-
-    return read
-
-
-_LARGEST = 1e12  # nothing here is counted or timed beyond
-
-
-def _read_number(smallest: float, largest: float = _LARGEST, whole: bool = True) -> Reader:
-    def read(value: Any, path: str) -> float:
-        bounded = type(value) in (int, float) and smallest <= value <= largest
-        if not bounded or (whole and value != int(value)):
-            upper = f" and at most {largest:g}" if largest < _LARGEST else ""
-            raise _expected(f"a {'whole ' if whole else ''}number of at least {smallest}{upper}", value, path)
-        return int(value) if whole else value
-
-    return read
-
-
-def _or_null(reader: Reader) -> Reader:
-    return lambda value, path: None if value is None else reader(value, path)
-
-
-_count, _amount = _read_number(0), _read_number(0, whole=False)
-
-_FAULT_KEYS = _keys(
-    ("on", _read_choice("submit", "poll", "content", "models", "webhook")),
-    ("status", _read_number(400, 599)),
-    ("message", read_text),
-    ("metadata", read_object),
-    ("retryAfter", _amount),
-    ("delay", _read_number(0, 3600, whole=False)),
-    ("close lost malformed repeat", read_flag),
-    ("times", _read_number(1)),
-    ("truncate after", _count),
-)
-
-
-def fault_from_json(value: Any, path: str = "fault") -> Fault:
-    """Reader of a fault."""
-    given = read_fields(value, path, _FAULT_KEYS, required=("on",))
-    fault = Fault(retry_after=given.pop("retryAfter", None), **given)
-    if not fault.label:
-        raise _complaint(path, "does nothing; give status, delay, close, lost, truncate or malformed")
+def fault_from_json(value: Any, place: str = "fault") -> Fault:
+    """The fault that this JSON describes; SetupError for what is none."""
+    fault = Fault(**_python_names(checked(FAULT_SCHEMA, value, place)))
+    if not fault.label and fault.body is None:
+        raise complaint(place, f"does nothing; give one of {', '.join(FAULT_KINDS)}")
     if fault.repeat and fault.times is None:
-        raise _complaint(f"{path}.repeat", 'needs "times"')
-    return fault
+        raise complaint(f"{place}.repeat", 'needs "times"')
+    body: Any = fault.body
+    if fault.malformed:
+        body = _MALFORMED
+    if body is None:
+        if fault.status is not None and fault.status < 400:
+            raise complaint(place, f'an answer of {fault.status} needs a "body"')
+        return fault
+    if not isinstance(body, str):
+        body = to_json(body).decode()
+    return fault._replace(status=fault.status or 200, body=body.encode())
 
 
-def _read_prompt(value: Any, path: str) -> tuple[str, str]:
+# ---- Reading fixtures
+
+
+def _contains(text: str) -> PromptTest:
+    return PromptTest(f"containing {text!r}", lambda prompt: text in prompt, text)
+
+
+def _equals(text: str) -> PromptTest:
+    return PromptTest(f"equal to {text!r}", text.__eq__, text)
+
+
+def _searches(pattern: str) -> PromptTest:
+    import warnings
+
+    with warnings.catch_warnings():  # of what a later Python may read otherwise
+        warnings.simplefilter("ignore")
+        return PromptTest(f"matching {pattern!r}", re.compile(pattern).search, "")
+
+
+_PROMPT_TESTS = {"equals": _equals, "contains": _contains, "regex": _searches}
+
+
+def _prompt_test(value: Any, place: str) -> PromptTest:
     if isinstance(value, str):
-        return "contains", value
-    if not isinstance(value, dict):
-        raise _expected("a string or an object", value, path)
-    given = read_fields(value, path, dict.fromkeys(_PROMPT_TESTS, read_text))
-    if len(given) != 1:
-        raise _complaint(path, "give exactly one of equals, contains, regex")
+        value = {"contains": value}
+    checked(_PROMPT_SCHEMA, value, place)
+    if len(value) != 1:
+        raise complaint(place, "give exactly one of equals, contains, regex")
+    [(kind, text)] = value.items()
     try:
-        re.compile(given.get("regex", ""))
+        return _PROMPT_TESTS[kind](text)
     except (re.error, OverflowError, RecursionError) as error:
-        raise _complaint(f"{path}.regex", f"not a regular expression: {error}") from None
-    return next(iter(given.items()))
+        raise complaint(f"{place}.regex", f"not a regular expression: {error}") from None
 
 
-# aimock's: criteria on chat messages, which no video request meets; keys without effect; answers of other endpoints.
-_AIMOCK_NEVER = "systemMessage inputText toolCallId toolResultContains toolName responseFormat"
-_AIMOCK_INERT = (
-    "latency chunkSize truncateAfterChunks disconnectAfterMs streamingProfile recordedTimings replaySpeed "
-    "openRouterProcessing metadata chaos"
+# What is {} is known: prompts are read by _prompt_test, faults by fault_from_json; of aimock's
+# keys those in `match` never hold, those in `response` are of other endpoints, and the rest
+# has no effect.
+_PROMPT_SCHEMA: Json = json.loads("""{
+  "type": "object",
+  "say": "a string, or an object with equals, contains or regex",
+  "properties": {
+    "equals": {"type": "string"}, "contains": {"type": "string"}, "regex": {"type": "string"}}
+}""")
+FIXTURE_SCHEMA: Json = json.loads("""{
+  "type": "object",
+  "required": ["match"],
+  "properties": {
+    "name": {"type": "string"},
+    "match": {
+      "type": "object",
+      "properties": {
+        "prompt": {}, "userMessage": {},
+        "model": {"type": "string"},
+        "body": {"type": "object"},
+        "context": {"type": "string"},
+        "endpoint": {"type": "string"},
+        "sequenceIndex": {"type": "int", "minimum": 0},
+        "hasToolResult": {"type": "boolean"},
+        "turnIndex": {}, "systemMessage": {}, "inputText": {}, "toolCallId": {},
+        "toolResultContains": {}, "toolName": {}, "responseFormat": {}}},
+    "times": {"type": "int", "minimum": 1},
+    "lifecycle": {
+      "type": "object",
+      "properties": {
+        "polls": {"type": "record", "values": {"type": "int", "minimum": 0}},
+        "seconds": {"type": "record",
+          "values": {"type": "number", "minimum": 0, "maximum": 1e12}}}},
+    "response": {
+      "type": "object",
+      "properties": {
+        "video": {
+          "type": "object",
+          "properties": {
+            "status": {"enum": ["pending", "in_progress", "completed", "failed", "cancelled",
+              "expired", "processing"]},
+            "file": {"type": "string"},
+            "b64": {"type": "string"},
+            "error": {"type": "string"},
+            "count": {"type": "int", "minimum": 0, "maximum": 100},
+            "cost": {"type": "number", "minimum": 0, "maximum": 1e12, "nullable": true},
+            "is_byok": {"type": "boolean"},
+            "stored": {"type": "boolean"},
+            "elsewhere": {"type": "boolean"},
+            "unsigned_urls": {"type": "array", "items": {"type": "string"}},
+            "omit": {"type": "array",
+              "items": {"enum": ["generation_id", "unsigned_urls", "usage", "error"]}},
+            "id": {}, "url": {}, "duration": {}}},
+        "status": {"type": "int", "minimum": 100, "maximum": 599},
+        "retryAfter": {"type": "number", "minimum": 0, "maximum": 1e9},
+        "error": {
+          "type": "object",
+          "properties": {
+            "message": {"type": "string"}, "metadata": {"type": "object"},
+            "type": {}, "param": {}, "code": {}}},
+        "content": {}, "toolCalls": {}, "blocks": {}, "reasoning": {}, "reasoningSignature": {},
+        "redactedThinking": {}, "webSearches": {}, "image": {}, "images": {}, "embedding": {},
+        "audio": {}, "format": {}, "transcription": {}, "json": {}, "billableUnits": {}, "id": {},
+        "created": {}, "model": {}, "usage": {}, "systemFingerprint": {}, "finishReason": {},
+        "role": {}, "provider": {}, "nativeFinishReason": {}, "fallthrough": {}}},
+    "faults": {"type": "array", "items": {}},
+    "webhook": {
+      "type": "object",
+      "properties": {
+        "times": {"type": "int", "minimum": 0, "maximum": 100},
+        "delay": {"type": "number", "minimum": 0, "maximum": 1e12},
+        "signature": {"enum": ["good", "bad", "stale", "none"]}}},
+    "latency": {}, "chunkSize": {}, "truncateAfterChunks": {}, "disconnectAfterMs": {},
+    "streamingProfile": {}, "recordedTimings": {}, "replaySpeed": {}, "openRouterProcessing": {},
+    "metadata": {}, "chaos": {}
+  }
+}""")
+_AIMOCK_NEVER = (
+    *("systemMessage", "inputText", "toolCallId", "toolResultContains", "toolName"),
+    *("responseFormat", "hasToolResult"),
 )
-_AIMOCK_OTHER_ENDPOINTS = (
-    "content toolCalls blocks reasoning reasoningSignature redactedThinking webSearches image images embedding audio "
-    "format transcription json billableUnits id created model usage systemFingerprint finishReason role provider "
-    "nativeFinishReason fallthrough"
-)
-
-_MATCH_KEYS = _keys(
-    ("prompt userMessage", _read_prompt),
-    ("model endpoint context", read_text),
-    ("body", read_object),
-    ("sequenceIndex", _count),
-    ("hasToolResult", read_flag),
-    (f"turnIndex {_AIMOCK_NEVER}", None),
-)
-_VIDEO_KEYS = _keys(
-    # aimock's files say processing and mean completed
-    ("status", _read_choice(*(status.value for status in Status), "processing")),
-    ("file b64 error", read_text),
-    ("count", _read_number(0, 100)),
-    ("cost", _amount),
-    ("is_byok stored", read_flag),
-    ("unsigned_urls", _read_list(read_text)),
-    ("id url duration", None),  # aimock's, without effect there too
-)
-_SIGNATURES = _read_choice("good", "bad", "stale", "none")
-_WEBHOOK_KEYS: Readers = {"times": _read_number(0, 100), "delay": _amount, "signature": _SIGNATURES}
-_ERROR_KEYS = _keys(("message", read_text), ("metadata", read_object), ("type param code", None))
-_RESPONSE_KEYS = _keys(
-    ("video", read_object),
-    ("status", _read_number(400, 599)),
-    ("retryAfter", _amount),
-    ("error", _read_keys(_ERROR_KEYS)),
-    (_AIMOCK_OTHER_ENDPOINTS, None),
-)
-_COUNTS, _SPANS = _keys(("pending in_progress", _count)), _keys(("pending in_progress", _amount))
-_PACE_KEYS: Readers = {"polls": _read_keys(_COUNTS), "seconds": _read_keys(_SPANS)}
 
 
-def _read_pace(value: Any, path: str) -> Pace:
-    given = read_fields(value, path, _PACE_KEYS)
-    if len(given) != 1:
-        raise _complaint(path, "give either polls or seconds")
-    unit, spans = next(iter(given.items()))
-    return Pace(unit, spans.get("pending", 0), spans.get("in_progress", 0))
+def fixture_from_json(
+    value: Any, place: str, name: str, folder: str | None, version: str = ""
+) -> Fixture | None:
+    """The fixture that this JSON describes; None if it answers another of aimock's endpoints.
 
-
-_FIXTURE_KEYS = _keys(
-    ("name", read_text),
-    ("match", _read_keys(_MATCH_KEYS)),
-    ("times", _read_number(1)),
-    ("lifecycle", _read_pace),
-    ("response", read_object),
-    ("faults", _read_list(fault_from_json)),
-    ("webhook", lambda value, path: Webhook(**read_fields(value, path, _WEBHOOK_KEYS))),
-    (_AIMOCK_INERT, None),
-)
-
-
-def fixture_from_json(value: Any, path: str, name: str, folder: Path | None) -> Fixture | None:
-    """Reader of a fixture; None of one that answers another of aimock's endpoints.
-
-    `folder` is what `file` is relative to; None where no file may be named.
+    `folder` is what `file` is relative to, None where no file may be named; `version` tells
+    the counters of an edited file from those before.
     """
-    given = read_fields(value, path, _FIXTURE_KEYS, required=("match",))
-    match, answer = given["match"], given.get("response", {"video": {}})
-    ours = answer.keys() & ("video", "error") or not answer.keys() & _AIMOCK_OTHER_ENDPOINTS.split()
-    if not ours or match.get("endpoint", "video") != "video":
-        read_fields(answer, f"{path}.response", dict.fromkeys(_RESPONSE_KEYS))
+    # 1. Whether it is for video requests at all.
+    checked(FIXTURE_SCHEMA, value, place)
+    answer = value.get("response", {"video": {}})
+    if not _is_for_video(value["match"], answer, f"{place}.response"):
         return None
-    answer = read_fields(answer, f"{path}.response", _RESPONSE_KEYS)
-    refuses = "error" in answer or ("status" in answer and "video" not in answer)
-    if not (refuses or "video" in answer):
-        raise _complaint(f"{path}.response", "give video, or status or error")
-    if refuses and "userMessage" in match and "endpoint" not in match:
-        return None  # aimock's rule: such an error is one of its chat endpoint
-    if "prompt" in match and "userMessage" in match:
-        raise _complaint(f"{path}.match", "userMessage is another word for prompt, give one of them")
-    faults = given.get("faults", ())
-    if any(fault.on == "models" for fault in faults):
-        text = "the models route has no fixture, give this fault to the server instead"
-        raise _complaint(f"{path}.faults", text)
+
+    # 2. What becomes of the submit: a refusal or a plan, and what goes wrong on the way.
+    faults: list[Fault] = []
+    for index, item in enumerate(value.get("faults", ())):
+        faults.append(fault_from_json(item, f"{place}.faults[{index}]"))
+        if faults[-1].on in ("models", "key"):
+            text = (
+                f"the {faults[-1].on} route has no fixture, give this fault to the server"
+            )
+            raise complaint(f"{place}.faults[{index}]", text)
+    later = [fault for fault in faults if fault.on != "submit"]
     plan = refusal = None
-    if refuses:
-        after, words = answer.get("retryAfter"), answer.get("error", {})
-        refusal = Fault("submit", answer.get("status", 500), retry_after=after, **words)
+    if "video" in answer:
+        webhook = Webhook(**_python_names(value.get("webhook", {})))
+        pace = _pace_from_json(value.get("lifecycle"), f"{place}.lifecycle")
+        plan = plan_from_json(answer["video"], f"{place}.response.video", folder)
+        plan = plan._replace(pace=pace, webhook=webhook, faults=tuple(later))
     else:
-        pace, webhook = given.get("lifecycle"), given.get("webhook", Webhook())
-        later = tuple(fault for fault in faults if fault.on != "submit")
-        plan = _read_plan(answer["video"], f"{path}.response.video", folder)
-        plan = plan._replace(pace=pace, webhook=webhook, faults=later)
-    never = [key for key in _AIMOCK_NEVER.split() if key in value["match"]]
-    never += ["hasToolResult"] if match.get("hasToolResult") else []
-    sequence = match.pop("sequenceIndex", None)
-    match["prompt"] = kind, text = match.pop("userMessage", match.get("prompt", ("contains", "")))
-    plain = (match.get("model"), match.get("body"), match.get("context"))
-    criteria = Match((kind, text), *plain, sequence, "".join(never[:1]))
-    group, needle = json.dumps(match, sort_keys=True), "" if kind == "regex" else text
-    name, times = given.get("name", name), given.get("times")
-    submit_faults = tuple(fault for fault in faults if fault.on == "submit")
-    return Fixture(name, criteria, times, plan, refusal, submit_faults, value, group, needle)
+        for key in ("lifecycle", "webhook", *(f"fault on {fault.on}" for fault in later)):
+            if key in value or key.startswith("fault"):
+                raise complaint(
+                    place, f"a refused submit makes no job, so {key} has no effect"
+                )
+        words = {key: answer.get("error", {}).get(key) for key in ("message", "metadata")}
+        words["message"] = words["message"] or ""
+        status = answer.get("status", 500)
+        refusal = Fault("submit", status, retry_after=answer.get("retryAfter"), **words)
+
+    # 3. Which submits it takes.
+    match = match_from_json(value["match"], f"{place}.match")
+    criteria = {key: item for key, item in value["match"].items() if key != "sequenceIndex"}
+    return Fixture(
+        name=value.get("name", name),
+        match=match,
+        times=value.get("times"),
+        plan=plan,
+        refusal=refusal,
+        submit_faults=tuple(fault for fault in faults if fault.on == "submit"),
+        source=value,
+        id=f"{version}{name}",
+        group=f"{version}{json.dumps(criteria, sort_keys=True)}",
+    )
 
 
-def _read_plan(value: Any, path: str, folder: Path | None) -> Plan:
-    given = read_fields(value, path, _VIDEO_KEYS)
-    name, urls = given.get("status", "completed"), given.get("unsigned_urls")
-    given["status"] = status = Status.COMPLETED if name == "processing" else Status(name)
-    given["error"] = given.get("error") or ENDING_ERRORS.get(status)
-    given["outputs"] = given.pop("count", 1 if urls is None else len(urls))
-    given["clip"] = _from_base64(given.pop("b64", ""))
-    if "cost" in given:
-        given["cost"] = js_number(given["cost"])
-    if "file" in given:
-        if folder is None:
-            raise _complaint(f"{path}.file", 'not here, it would be read from the server\'s disk; use "b64"')
-        given["clip"] = file = folder / given.pop("file")
-        if not os.path.isfile(file) or not os.access(file, os.R_OK):
-            raise _complaint(f"{path}.file", f"no such file, or not readable: {file}")
-    return Plan(**given)
+def _is_for_video(match: Json, answer: Json, place: str) -> bool:
+    """Whether a fixture answers video requests; those of aimock's other endpoints do not."""
+    given = answer.keys() - {"retryAfter"}
+    ours, refuses = given & {"video", "error", "status"}, given & {"error", "status"}
+    if "endpoint" in match and match["endpoint"] != "video":
+        return False
+    if given - ours and not given & {"video", "error"}:
+        if "endpoint" in match and "json" not in answer:
+            raise complaint(place, 'is of another endpoint than "video"')
+        return False
+    if not ours:
+        raise complaint(place, "give video, or status or error")
+    if "video" in answer and refuses:
+        raise complaint(place, f"video and {min(refuses)} contradict each other")
+    if refuses and answer.get("status", 500) < 400:
+        raise complaint(f"{place}.status", "a refusal is 400 to 599")
+    # aimock's rule: an error without an endpoint is one of its chat.
+    return "video" in answer or "endpoint" in match or "userMessage" not in match
 
 
-def _from_base64(text: str) -> bytes:  # lenient, as aimock is: URL-safe letters, blanks, missing padding
-    letters = re.sub(r"[^A-Za-z0-9+/]", "", text.replace("-", "+").replace("_", "/"))
-    return base64.b64decode(letters[: len(letters) - (len(letters) % 4 == 1)] + "=" * (-len(letters) % 4))
+def _pace_from_json(value: Json | None, place: str) -> Pace | None:
+    if value is None:
+        return None
+    if len(value) != 1:
+        raise complaint(place, "give either polls or seconds")
+    [(unit, spans)] = value.items()
+    names = [status.value for status in WAITING]
+    for key in spans:
+        if key not in names:
+            raise complaint(
+                f"{place}.{unit}.{key}", f"unknown key{did_you_mean(key, names)}"
+            )
+    return Pace(unit, tuple(spans.get(name, 0) for name in names))
 
 
-_resolution, _ratio = _read_choice(*RESOLUTIONS), _read_choice(*ASPECT_RATIOS)
-_DEFAULT_KEYS: Readers = {"duration": _read_number(1), "resolution": _resolution, "aspect_ratio": _ratio}
-_MODEL_KEYS = _keys(
-    ("id canonical_slug name", read_text),
-    ("hugging_face_id description", _or_null(read_text)),
-    ("created", _count),
-    ("supported_resolutions", _or_null(_read_list(_resolution))),
-    ("supported_aspect_ratios", _or_null(_read_list(_ratio))),
-    ("supported_sizes", _or_null(_read_list(read_text))),
-    ("supported_durations", _or_null(_read_list(_read_number(1)))),
-    ("supported_frame_images", _or_null(_read_list(_read_choice(*FRAME_TYPES)))),
-    ("upscale_factor", _or_null(_read_keys(_keys(("min max", _amount)), "min", "max"))),
-    ("creativity", _or_null(_read_list(_count))),
-    ("generate_audio seed", _or_null(read_flag)),
-    ("pricing_skus", _or_null(read_object)),
-    ("allowed_passthrough_parameters", _read_list(read_text)),
-    ("_defaults", _read_keys(_DEFAULT_KEYS)),
-)
+def match_from_json(value: Json, place: str) -> Match:
+    """The criteria of a fixture."""
+    if "prompt" in value and "userMessage" in value:
+        raise complaint(place, "userMessage is another word for prompt, give one of them")
+    prompt = _ANY_PROMPT
+    for key in ("prompt", "userMessage"):
+        if key in value:
+            prompt = _prompt_test(value[key], f"{place}.{key}")
+    never = [key for key in _AIMOCK_NEVER if value.get(key) not in (None, False)]
+    return Match(
+        prompt=prompt,
+        model=value.get("model"),
+        body=value.get("body"),
+        context=value.get("context"),
+        sequence_index=value.get("sequenceIndex"),
+        never="".join(never[:1]),
+    )
 
 
-def model_from_json(value: Any, path: str) -> Model:
-    """Reader of a model: its 17 keys, of which only id must be there, and `_defaults`.
+def plan_from_json(value: Json, place: str, folder: str | None) -> Plan:
+    """The course of a job, without what stands beside `video` in its fixture."""
+    fields = _python_names(value)
+    for key in ("id", "url", "duration"):
+        fields.pop(key, None)
+    name = fields.get("status", "completed").replace("processing", "completed")
+    status = fields["status"] = Status(name)
+    fields["error"] = fields.get("error") or ENDINGS.get(status)
+    if fields["error"] and not ENDINGS.get(status):
+        raise complaint(f"{place}.error", f"a job that is {name} has none")
+    urls = fields.get("unsigned_urls")
+    fields["outputs"] = fields.pop("count", 1 if urls is None else len(urls))
+    if fields.get("cost") is not None:
+        fields["cost"] = js_number(fields["cost"])
+    if "b64" in fields and "file" in fields:
+        raise complaint(place, "b64 and file contradict each other")
+    if "b64" in fields:
+        fields["clip"] = _from_base64(fields.pop("b64"), f"{place}.b64")
+    if "file" in fields:
+        fields["clip"] = _clip_file(fields.pop("file"), f"{place}.file", folder)
+    return Plan(**fields)
 
-    What is left out is not checked; on the wire it is null, but frame images, where null would mean none.
+
+def _from_base64(text: str, place: str) -> bytes:
+    """aimock's lenient base64: URL-safe letters, blanks and missing padding are fine."""
+    text = re.sub(r"\s", "", text).replace("-", "+").replace("_", "/")
+    letters = text.rstrip("=")
+    try:
+        if text != letters and len(text) % 4:
+            raise ValueError("wrong padding")
+        return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
+    except ValueError as error:
+        raise complaint(place, f"not base64: {error}") from None
+
+
+def _clip_file(name: str, place: str, folder: str | None) -> str:
+    if folder is None:
+        text = 'not here, it would be read from the server\'s disk; use "b64"'
+        raise complaint(place, text)
+    file = os.path.join(folder, name)
+    if not os.path.isfile(file) or not os.access(file, os.R_OK):
+        raise complaint(place, f"no such file, or not readable: {file}")
+    return file
+
+
+# ---- Reading models
+
+MODEL_SCHEMA: Json = json.loads("""{
+  "type": "object",
+  "required": ["id"],
+  "properties": {
+    "id": {"type": "string"},
+    "canonical_slug": {"type": "string"},
+    "hugging_face_id": {"type": "string", "nullable": true},
+    "name": {"type": "string"},
+    "created": {"type": "int", "minimum": 0},
+    "description": {"type": "string", "nullable": true},
+    "supported_resolutions": {"type": "array", "nullable": true, "items":
+      {"enum": ["360p", "480p", "720p", "768p", "1080p", "1K", "2K", "4K"]}},
+    "supported_aspect_ratios": {"type": "array", "nullable": true, "items":
+      {"enum": ["16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "9:21"]}},
+    "supported_sizes": {"type": "array", "nullable": true, "items": {"type": "string"}},
+    "supported_durations": {"type": "array", "nullable": true, "items":
+      {"type": "int", "minimum": 1}},
+    "supported_frame_images": {"type": "array", "nullable": true, "items":
+      {"enum": ["first_frame", "last_frame"]}},
+    "upscale_factor": {"type": "object", "nullable": true, "required": ["min", "max"],
+      "properties": {"min": {"type": "number", "minimum": 0},
+                     "max": {"type": "number", "minimum": 0}}},
+    "creativity": {"type": "array", "nullable": true, "items": {"type": "int", "minimum": 0}},
+    "generate_audio": {"type": "boolean", "nullable": true},
+    "seed": {"type": "boolean", "nullable": true},
+    "pricing_skus": {"type": "record", "nullable": true, "values":
+      {"type": "string", "pattern": "[0-9]+([.][0-9]+)?(e-?[0-9]+)?"}},
+    "allowed_passthrough_parameters": {"type": "array", "items": {"type": "string"}},
+    "_defaults": {"type": "object", "properties": {
+      "duration": {"type": "int", "minimum": 1},
+      "resolution": {"enum": ["360p", "480p", "720p", "768p", "1080p", "1K", "2K", "4K"]},
+      "aspect_ratio":
+        {"enum": ["16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "9:21"]}}},
+    "_billing": {"type": "object", "properties": {
+      "factor": {"type": "number", "minimum": 0},
+      "minimum_seconds": {"type": "number", "minimum": 0}}}
+  }
+}""")
+
+
+def model_from_json(value: Any, place: str) -> Model:
+    """The model of this JSON: its 17 keys, of which only id must be there, _defaults, _billing.
+
+    What is left out is not checked; on the wire it is null, but frame images, where null would
+    mean none, and the description, which must be a string.
     """
-    given = read_fields(value, path, _MODEL_KEYS, required=("id",))
-    for sku, amount in (given.get("pricing_skus") or {}).items():
-        if not isinstance(amount, str) or not re.fullmatch(r"\d+(\.\d+)?(e-?\d+)?", amount):
-            raise _expected('a price in a string, such as "0.05"', amount, f"{path}.pricing_skus.{sku}")
-    plain = {"canonical_slug": given["id"], "name": given["id"], "defaults": given.pop("_defaults", {})}
-    return Model(**(plain | {"supported_frame_images": FRAME_TYPES} | given))
+    checked(MODEL_SCHEMA, value, place)
+    fallback: Json = {
+        "canonical_slug": value["id"],
+        "name": value["id"],
+        "description": "",
+        "supported_frame_images": FRAME_TYPES,
+        "defaults": value.get("_defaults", {}),
+        "billing": value.get("_billing", {}),
+    }
+    return Model(**{**fallback, **_python_names(value)})
+
+
+# ---- Reading files
 
 
 class Loaded(NamedTuple):
@@ -1268,97 +1814,230 @@ class Loaded(NamedTuple):
 
     fixtures: tuple[Fixture, ...]
     models: tuple[Model, ...]
-    enforced: bool  # whether a models list was given: then it is the catalogue
+    checked: bool  # whether a listed model's limits are enforced
+    complete: bool  # whether a model that is not listed is unknown
+    catalogue: str  # for the start: which models are checked
     implicit: bool  # whether no fixture was given: then every submit succeeds
     notes: tuple[str, ...]  # for the log
-    stamps: dict[Path, tuple[int, int]]  # watched files and folders: modification time, size
+    stamps: dict[str, tuple[int, int]]  # watched files and folders: modification time, size
 
 
-_DOCUMENT_KEYS: Readers = {
-    "models": _read_list(model_from_json),
-    "fixtures": _read_list(lambda value, path: value),  # each at its turn: fixture_from_json
-    "mcpFakes": None,  # aimock's
-}
+_DOCUMENT_SCHEMA: Json = json.loads("""{
+  "type": "object",
+  "properties": {
+    "models": {"type": "array", "items": {}},
+    "fixtures": {"type": "array", "items": {}},
+    "mcpFakes": {}
+  }
+}""")
+_BESIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures.json")
 
 
-def load_fixtures(sources: Sequence[Any], stamps: dict[Path, tuple[int, int]] | None = None) -> Loaded:
-    """Read files, folders (their *.json, recursively) and fixtures given as Python objects, in this order.
+class _Loading:
+    """What has been read so far.  What is wrong is collected, so that all of it can be told."""
 
-    Raises SetupError with one line for the first thing that is wrong.  `stamps` takes what was looked at.
-    """
-    fixtures: list[Fixture] = []
-    notes: list[str] = []
-    models: dict[str, Model] = {}
-    stamps, enforced = {} if stamps is None else stamps, False
-    for position, source in enumerate(sources):
-        first = 0  # index of the source's first fixture
+    def __init__(self) -> None:
+        self.fixtures: list[Fixture] = []
+        self.models: dict[str, Model] = {}
+        self.models_from: str | None = None  # the first file with a list of models
+        self.notes: list[str] = []
+        self.problems: list[str] = []
+        self.stamps: dict[str, tuple[int, int]] = {}
+        self.folders: set[str] = set()  # real paths, each read once
+
+    def attempt(self, read: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return read(*args)
+        except SetupError as error:
+            self.problems.append(str(error))
+            return None
+
+    def read_path(self, path: str) -> None:
+        """A file, or a folder's *.json, recursively."""
+        self.stamps[path] = _stamp(path)
+        if not os.path.isdir(path):
+            document = self.attempt(_read_document, path)
+            if document is not None:
+                self.read_document(document, f"{path}: ", path)
+            return
+        real = os.path.realpath(path)
+        if real in self.folders:
+            return
+        self.folders.add(real)
+        try:
+            found = [os.path.join(path, name) for name in sorted(os.listdir(path))]
+        except OSError as error:
+            self.problems.append(f"{path}: cannot be read: {error.strerror}")
+            return
+        for entry in found:
+            if entry.endswith(".json") and os.path.isfile(entry):
+                self.read_path(entry)
+        for entry in found:
+            if os.path.isdir(entry):
+                self.read_path(entry)
+
+    def read_document(
+        self, document: Any, place: str, path: str = "", first: int = 0
+    ) -> None:
+        """Take over what a document says; `first` is the index of its first fixture."""
+        parts = self.attempt(checked, _DOCUMENT_SCHEMA, document, place)
+        if parts is None:
+            return
+        name = os.path.basename(path)
+        if "models" in parts:
+            self.models_from = self.models_from or name or "as given"
+        for index, entry in enumerate(parts.get("models", ())):
+            model = self.attempt(model_from_json, entry, f"{place}models[{index}]")
+            if model is not None:
+                self.models.setdefault(model.id, model)
+        version = f"{path} {self.stamps.get(path)} "
+        folder = os.path.dirname(path)
+        for index, entry in enumerate(parts.get("fixtures", ()), first):
+            where = f"{place}fixtures[{index}]"
+            problems = len(self.problems)
+            fixture = self.attempt(
+                fixture_from_json, entry, where, f"{name}[{index}]", folder, version
+            )
+            if fixture is not None:
+                self.fixtures.append(fixture)
+                self.notes += [f"{where}: {note}" for note in _aimock_notes(entry)]
+            elif len(self.problems) == problems:
+                self.notes.append(f"{where}: answers another endpoint, passed over")
+
+    def read_source(self, source: Any, position: int) -> None:
+        """A path, fixtures as Python objects, or None: the file beside this one, if it is ours."""
         if source is None:
-            source = Path(__file__).with_name("fixtures.json")
-            if not source.exists():
-                continue
-        if isinstance(source, (str, Path)):
-            documents = _documents(Path(source), stamps)
+            self.read_beside()
         elif isinstance(source, Mapping):
-            if not {"fixtures", "models"} & set(source):
-                source, first = {"fixtures": [source]}, position
-            documents = iter([("", "fixtures", source, Path())])
+            document = self.attempt(json_copy, source, f"fixtures[{position}]")
+            if document is None:
+                return
+            if not document.keys() & {"fixtures", "models"}:
+                self.read_document({"fixtures": [document]}, "", first=position)
+            else:
+                self.read_document(document, "")
+        elif isinstance(source, (str, os.PathLike)):
+            self.read_path(os.fspath(source))
+            if len(self.stamps) == 1 and os.path.isdir(source):
+                self.notes.append(f"{source}: no *.json in this folder")
         else:
-            raise SetupError(f"fixtures: expected a path or an object, got {source!r}")
-        for place, name, document, folder in documents:
-            parts = read_fields(document, place, _DOCUMENT_KEYS)
-            enforced = enforced or "models" in parts
-            for model in parts.get("models", ()):
-                models.setdefault(model.id, model)
-            for index, entry in enumerate(parts.get("fixtures", ()), first):
-                where = f"{place}fixtures[{index}]"
-                fixture = fixture_from_json(entry, where, f"{name}[{index}]", folder)
-                if fixture is not None:
-                    fixtures.append(fixture)
-                else:
-                    notes.append(f"{where}: answers another endpoint, passed over")
-                if "chaos" in entry:
-                    notes.append(f'{where}.chaos: has no effect here, see "faults"')
-    built_in = () if enforced else BUILT_IN_MODELS
-    listed = [*models.values(), *(model_from_json(model, "built-in") for model in built_in)]
-    listed.sort(key=lambda model: -model.created)
-    implicit = not fixtures and not notes
-    return Loaded(tuple(fixtures), tuple(listed), enforced, implicit, tuple(notes), stamps)
+            self.problems.append(f"fixtures: expected a path or an object, got {source!r}")
+
+    def read_beside(self) -> None:
+        """fixtures.json beside this file; what is no fixture file is passed over with a note."""
+        if not os.path.exists(_BESIDE):
+            return
+        self.stamps[_BESIDE] = _stamp(_BESIDE)
+        document = self.attempt(_read_document, _BESIDE)
+        if isinstance(document, dict) and document.keys() & {"fixtures", "models"}:
+            self.read_document(document, "fixtures.json: ", _BESIDE)
+        elif document is not None:
+            self.notes.append("fixtures.json beside this file has no fixtures, passed over")
 
 
-def _documents(path: Path, stamps: dict[Path, tuple[int, int]]) -> Iterator[tuple[str, str, Any, Path]]:
-    stamps[path] = _stamp(path)
-    is_folder = os.path.isdir(path)  # which, unlike Path's, answers for every path
+def _aimock_notes(entry: Json) -> Iterator[str]:
+    """What is silently something else here than its author may think."""
+    video = entry.get("response", {}).get("video", {})
+    if "chaos" in entry:
+        yield 'chaos has no effect here, see "faults"'
+    if "url" in video and not {"b64", "file"} & video.keys():
+        yield "url has no effect, the clip is a test card; see unsigned_urls, file, b64"
+    if video.get("status") == "processing":
+        yield 'status "processing" means completed, as in aimock'
+    if video.get("error") == "":
+        yield "an empty error is replaced by the usual text"
+    if video.get("b64") == "":
+        yield "an empty b64 is an empty clip"
+
+
+def load_fixtures(sources: Sequence[Any], recording: bool = False) -> Loaded:
+    """Read files, folders and fixtures given as Python objects, in this order.
+
+    Raises SetupError for the first thing that is wrong; its `problems` are all of them.
+    """
+    loading = _Loading()
+    if recording:  # the catch-all of the file beside this one would take everything
+        sources = [source for source in sources if source is not None]
+    for position, source in enumerate(sources):
+        loading.read_source(source, position)
+    catalogue = loading
+    if loading.models_from is None and None not in sources:
+        catalogue = _Loading()  # whose fixtures, and whose faults, do not matter here
+        catalogue.read_beside()
+        loading.stamps.update(catalogue.stamps)
+    if loading.problems:
+        error = SetupError(loading.problems[0])
+        error.problems, error.stamps = loading.problems, loading.stamps
+        raise error
+
+    checked = loading.models_from is None or bool(loading.models)
+    models = list(catalogue.models.values())
+    complete = bool(models) and checked
+    described = f"{len(models)} models checked ({catalogue.models_from})"
+    if not models:
+        models = [model_from_json(model, "built-in") for model in BUILT_IN_MODELS]
+        described = f"{len(models)} built-in models checked, any other accepted"
+    if not checked:
+        described = "no model is checked"
+    if recording:
+        checked = complete = False
+        described = "the upstream checks models"
+    models.sort(key=lambda model: -model.created)
+    implicit = not loading.fixtures and not any(
+        "endpoint" in note for note in loading.notes
+    )
+    return Loaded(
+        fixtures=tuple(loading.fixtures),
+        models=tuple(models),
+        checked=checked,
+        complete=complete,
+        catalogue=described,
+        implicit=implicit and not recording,
+        notes=tuple(loading.notes),
+        stamps=loading.stamps,
+    )
+
+
+def _read_document(path: str) -> Any:
     try:
-        found = sorted(path.iterdir()) if is_folder else _read_document(path)
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise SetupError(f"{path}: neither a file nor a folder")
+        with open(path, "rb") as file:
+            text = file.read().decode("utf-8-sig")
+        parse_json(text.encode())
+        return json.loads(text, object_pairs_hook=_unique_keys)
     except OSError as error:
         raise SetupError(f"{path}: cannot be read: {error.strerror}") from None
-    if not is_folder:
-        yield f"{path.name}: ", path.name, found, path.parent
-        return
-    for entry in sorted(found, key=os.path.isdir):  # files before folders
-        if os.path.isdir(entry) or (entry.suffix == ".json" and entry.is_file()):
-            yield from _documents(entry, stamps)
-
-
-def _read_document(path: Path) -> Any:
-    try:
-        return parse_json(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except json.JSONDecodeError as error:
-        raise SetupError(f"{path.name}: line {error.lineno} column {error.colno}: {error.msg}") from None
+        place = f"line {error.lineno} column {error.colno}"
+        raise SetupError(f"{path}: {place}: {error.msg}") from None
+    except SetupError:
+        raise
     except ValueError as error:
-        raise SetupError(f"{path.name}: not JSON: {error}") from None
+        raise SetupError(f"{path}: not JSON: {error}") from None
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> Json:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        repeated = [
+            key for key, count in Counter(key for key, _ in pairs).items() if count > 1
+        ]
+        raise ValueError(f"the key {repeated[0]!r} stands more than once in one object")
+    return fields
+
+
+def _stamp(path: str) -> tuple[int, int]:
     try:
         stat = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return 0, 0
     return stat.st_mtime_ns, stat.st_size
 
 
-# Ordinary fixtures that every mock carries before the user's: a word in the prompt, and no file is needed.
-SCENARIOS: list[dict[str, Any]] = [
+# Ordinary fixtures that every mock carries before the user's: a word in the prompt, and no file
+# is needed.
+SCENARIOS: list[Json] = [
     {"name": f"mock:{word}", "match": {"prompt": f"mock:{word}"}, **course}
     for word, course in json.loads("""{
   "failed": {"response": {"video": {"status": "failed"}}},
@@ -1369,11 +2048,24 @@ SCENARIOS: list[dict[str, Any]] = [
   "two-videos": {"response": {"video": {"count": 2}}},
   "moderated": {"response": {"status": 403}},
   "no-credits": {"response": {"status": 402}},
-  "rate-limited": {"faults": [{"on": "submit", "status": 429, "retryAfter": 1, "times": 2, "repeat": true}]},
-  "overloaded": {"faults": [{"on": "submit", "status": 503, "retryAfter": 1, "times": 1, "repeat": true}]},
+  "rate-limited": {"faults": [{"on": "submit", "status": 429, "retryAfter": 1, "times": 2,
+                               "repeat": true}]},
+  "overloaded": {"faults": [{"on": "submit", "status": 503, "retryAfter": 1, "times": 1,
+                             "repeat": true}]},
   "flaky": {"faults": [{"on": "poll", "status": 503, "times": 1}]},
   "lost-response": {"faults": [{"on": "submit", "lost": true, "times": 1, "repeat": true}]},
   "truncated": {"faults": [{"on": "content", "truncate": 2000}]},
+  "stalled": {"faults": [{"on": "content", "stall": 2000}]},
+  "empty-clip": {"response": {"video": {"b64": ""}}},
+  "not-a-clip": {"faults": [{"on": "content", "status": 200, "body": "still processing",
+                             "contentType": "text/plain"}]},
+  "elsewhere": {"response": {"video": {"elsewhere": true}}},
+  "busy-later": {"response": {"video": {"status": "failed", "error": "The service is currently \
+experiencing high load and cannot process your request. Please try again later. Operation ID: \
+3f1c7a52-0d4e-4b5e-9a43-6c1d2b7e8f90"}}},
+  "blocked-image": {"response": {"video": {"status": "failed", "error": "The input image contains \
+content that has been blocked by your current safety settings for person/face generation. Support \
+codes: 17301594"}}},
   "slow": {"lifecycle": {"seconds": {"pending": 5, "in_progress": 10}}}
 }""").items()
 ]
@@ -1381,23 +2073,30 @@ SCENARIOS: list[dict[str, Any]] = [
 
 @functools.lru_cache(maxsize=1)
 def scenario_fixtures() -> tuple[Fixture, ...]:
-    """The scenarios, read like any other fixture; their negative numbers mark them as built in."""
-    read = [fixture_from_json(entry, entry["name"], entry["name"], None) for entry in SCENARIOS]
-    return tuple(f._replace(number=-1 - i) for i, f in enumerate(read) if f is not None)
+    """The scenarios, read like any other fixture."""
+    read = [
+        fixture_from_json(entry, entry["name"], entry["name"], None) for entry in SCENARIOS
+    ]
+    return tuple(fixture._replace(built_in=True) for fixture in read if fixture)
 
 
-# ============ 5. Jobs, lifecycle, store: Job, status_at, Store ===============================================
+# ============ 5. Jobs, lifecycle, store: Job, status_at, Store ==============================
 #
-# A job is a request, a plan and a birth time; what a poller sees is status_at(job, now), so nothing has to run in
-# the background and two looks at one clock reading always agree.  A change is a new Job stored in its place.
-#
-# To add a status: Status, TERMINAL if it ends a job, status_at.
+# A job is a request, a plan and a birth time; what a poller sees is status_at(job, now), so
+# nothing has to run in the background and two looks at one clock reading always agree.  A
+# change is a new Job stored in its place.
 
 RETENTION_SECONDS = 24 * 3600  # how long outputs are kept; production's is not known
-_SELF_END_SECONDS = 1.0  # a job paced by polls that has a callback ends by itself: nobody may be polling
+SELF_END_SECONDS = (
+    1.0  # a job paced by polls with a callback ends by itself when nobody polls
+)
+POLL_SECONDS = 10.0  # to a job paced by polls, so much of `advance` is one more poll
 _MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run for weeks
-_MAX_DELIVERIES = 1_000
-_SUCCESS = Fixture("", Match(), None, Plan(), None, (), {"match": {}})  # takes all if no file was loaded
+_FEW_WAITERS = 8
+_LOOK_SECONDS = 0.05  # how often many waiters look by themselves
+_SUCCESS = Fixture(
+    "", Match(), None, Plan(), None, (), {"match": {}}, "", ""
+)  # if no file was read
 
 # Good enough for a mock: 256 is no multiple of 62, so eight letters come a little more often.
 _ID_LETTERS = (b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" * 5)[:256]
@@ -1406,38 +2105,114 @@ _ID_LETTERS = (b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 class Job(NamedTuple):
     """One accepted submit.  Time points are unix seconds on the mock's clock."""
 
-    wanted: VideoRequest  # shortened
+    id: str
+    submit: VideoRequest  # shortened, its body in `request`
+    request: bytes  # the body, as kept_body keeps it
     model: Model
     plan: Plan
     fixture: str | None
     pace: Pace
-    cost: float  # USD, if it completes
+    cost: float | None  # USD, if it completes
     origin: str  # of the URLs in its webhook
     key: str  # label of the API key
     scope: str
     callback_url: str | None
-    ending: Status  # the status it ends in; pending or in_progress = never ends
+    ending: Status  # the status it ends in; one of WAITING = never ends
     error: str | None
-    id: str = ""
-    created_at: float = 0.0
-    fault_counts: Mapping[Any, int] = {}  # what `_draw` has counted of plan.faults
+    created_at: float
     ends_at: float = math.inf  # known, or reached; infinite while only polls can tell
     polls: int = 0
+    passed: float = 0  # polls, and what stands for one: POLL_SECONDS of `advance`
+    lookups: int = 0  # of its /generation
+
+
+def new_job(
+    submit: VideoRequest,
+    model: Model,
+    fixture: Fixture,
+    pace: Pace,
+    now: float,
+    callback_url: str | None,
+    **facts: Any,
+) -> Job:
+    """The job that a fixture plans for a submit, with `pace` unless it has its own."""
+    plan = fixture.plan
+    assert plan is not None
+    pace = plan.pace or pace
+    shape = submit.shape._replace(
+        frames=submit.shape.frames[:_LONGEST_LIST],
+        references=submit.shape.references[:_LONGEST_LIST],
+        size=shorten(submit.shape.size),
+    )
+    cost = plan.cost
+    if cost == Plan().cost:
+        cost = cost_of(shape, model)
+    ends_at = math.inf
+    if plan.status in ENDINGS and pace.unit == "seconds":
+        ends_at = now + sum(pace.spans)
+    elif plan.status in ENDINGS and callback_url:
+        ends_at = now + SELF_END_SECONDS
+    # gen-vid-<unix seconds>-<20 letters and digits>, as recorded
+    letters = os.urandom(20).translate(_ID_LETTERS).decode()
+    return Job(
+        id=f"gen-vid-{int(now)}-{letters}",
+        submit=submit._replace(prompt=shorten(submit.prompt), shape=shape, body={}),
+        model=model,
+        plan=plan,
+        fixture=fixture.name or None,
+        pace=pace,
+        cost=cost,
+        callback_url=callback_url,
+        ending=plan.status,
+        error=plan.error,
+        created_at=now,
+        ends_at=ends_at,
+        **facts,
+    )
 
 
 def status_at(job: Job, now: float) -> Status:
     """What a look at the job shows at this time; it only ever moves forward."""
     if now >= job.ends_at:
         return job.ending
-    if job.ending is Status.PENDING:
-        return Status.PENDING
-    passed = job.polls - 1 if job.pace.unit == "polls" else now - job.created_at
-    return Status.PENDING if passed < job.pace.pending else Status.IN_PROGRESS
+    left = now - job.created_at
+    if job.pace.unit == "polls":
+        left = job.passed - 1
+    for status, span in zip(WAITING, job.pace.spans, strict=True):
+        left -= span
+        if left < 0 or status is job.ending:
+            return status
+    return WAITING[-1]
 
 
 def expires_at(job: Job) -> int:
     """When the outputs of a job that has ended stop being kept."""
     return int(job.ends_at) + RETENTION_SECONDS
+
+
+def _polls_to_end(job: Job) -> float:
+    if job.pace.unit != "polls" or job.ending in WAITING:
+        return math.inf
+    return sum(job.pace.spans) + 1 - job.passed
+
+
+def after_poll(job: Job, now: float) -> Job:
+    """The job after one more poll, which may end it."""
+    ends_at = job.ends_at
+    if now < ends_at:
+        if _polls_to_end(job) <= 1:
+            ends_at = now
+        elif ends_at < math.inf and job.pace.unit == "polls":
+            ends_at = now + SELF_END_SECONDS
+    return job._replace(polls=job.polls + 1, passed=job.passed + 1, ends_at=ends_at)
+
+
+def after_advance(job: Job, now: float, polls: int) -> Job:
+    """The job after the clock was moved on from `now` by as much as stands for so many polls."""
+    ends_at, needed = job.ends_at, _polls_to_end(job)
+    if needed <= polls:
+        ends_at = min(ends_at, now + needed * POLL_SECONDS)
+    return job._replace(passed=job.passed + polls, ends_at=ends_at)
 
 
 class Note:
@@ -1447,18 +2222,28 @@ class Note:
     job_id: str | None = None
     fixture: str | None = None
     fault: str | None = None
-    closest: list[dict[str, Any]] | None = None
+    error: str | None = None  # the message of a refusal
+    hint: str | None = None  # where a request that missed the API was meant to go
+    closest: list[Json] | None = None
     status: int | None = None  # None: the connection was closed without an answer
+    retry_after: int | None = None  # seconds, as answered
+    delivered: bool | None = (
+        None  # whether the whole answer left the socket; None: not over
+    )
+    struck: Fault | None = None
+    route = ""  # name of the handler
+    shown: Status | None = None  # by a poll
     ms = 0.0
     seq = 0
     time = 0.0
+    body: bytes | None = None  # as kept_body keeps it
 
 
 class Store:
-    """Everything about one mock that changes, hence the only lock.
+    """Everything about one mock that changes but its deliveries, behind one lock.
 
-    What goes in and out is frozen: a reader holds a snapshot that nobody can change under it.  Nothing here
-    calls out or blocks while the lock is held, but `requests`, `webhooks` and `next_delivery`, which wait.
+    What goes in and out is frozen: a reader holds a snapshot that nobody can change under it.
+    Nothing here calls out or blocks while the lock is held, but `requests`, which waits.
     Methods that VideoMock has by the same name are described there.
     """
 
@@ -1466,52 +2251,74 @@ class Store:
         self.config = config
         self._clock = clock
         self._lock = threading.Lock()  # guards every field below
-        self._written = threading.Condition(self._lock)  # a request or a delivery was written down
-        self._due_changed = threading.Condition(self._lock)  # there may be something to deliver
+        self._written = threading.Condition(self._lock)  # a request was written down
+        self._waiters: list[list[Request]] = []  # what came since each began to wait
         self._closed = False
-        self._numbers = itertools.count(1)  # of fixtures, faults and deliveries
-        self._in_flight: Counter[str] = Counter()  # by receiver: attempts under way; they outlive a reset
+        self._numbers = itertools.count(1)  # of faults
         self.epoch = 0  # how many resets there were
-        self.loaded = load_fixtures(config.fixtures)
-        given = (fault for part in config.fault for fault in (part if isinstance(part, list) else [part]))
-        self._start_faults = [(fault_from_json(fault), fault) for fault in given]
+        self.loaded = load_fixtures(config.fixtures, bool(config.record))
+        self._course: list[Fixture] = []  # what a trial does to every submit
+        if config.trial:
+            course = {"match": {}, **TRIALS[config.trial].course}
+            fixture = fixture_from_json(course, "trial", f"trial:{config.trial}", None)
+            self._course = [fixture] if fixture else []
+        faults = [json_copy(fault, "fault") for fault in config.fault]
+        self._start_faults = [(fault_from_json(fault), fault) for fault in faults]
         self._set_up()
 
     def _set_up(self) -> None:  # self._lock is held, or nobody else knows the store yet
         self._offset = 0.0  # what `advance` has added to the clock
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
-        self._spent: dict[str, float] = {}  # by key: cost of completed jobs that are no longer kept
-        self._journal: deque[Request] = deque(maxlen=self.config.max_requests)
+        self._jobs: OrderedDict[str, Job] = OrderedDict()  # by id, the oldest first
+        self._open: dict[
+            str, Job
+        ] = {}  # those not settled, by id; evicted ones too, if there is room
+        self._ends: list[
+            tuple[float, str]
+        ] = []  # heap of (end, id): no open job ends before its entry
+        self._ended: list[Job] = []  # settled ones that have a callback, until `take_ended`
+        self._spent: Counter[str] = Counter()  # USD of settled jobs, by label of the key
+        self._total_spent = 0.0
+        self._journal: dict[int, Request] = {}  # by seq, without gaps
         self._seq = 0
         self._added: list[Fixture] = []
-        self._faults = [(next(self._numbers), fault, source) for fault, source in self._start_faults]
-        self._ends: list[tuple[float, str]] = []  # heap of (end, job id)
-        self._unannounced: OrderedDict[str, Job] = OrderedDict()  # jobs whose end a webhook will tell
-        self._deliveries: OrderedDict[int, Delivery] = OrderedDict()
-        self._done: deque[int] = deque()  # numbers of those that are over, in the order in which they ended
-        self._outbox: dict[str, list[tuple[float, int]]] = {}  # by receiver: heap of (due, delivery number)
+        # Server faults: number, the fault, as written.
+        self._faults = [
+            (next(self._numbers), fault, source) for fault, source in self._start_faults
+        ]
+        # By scope; then by id or group of a fixture, or by what `_draw` counts.
+        self._counts: OrderedDict[str, Counter[Any]] = OrderedDict()
+        self._hits: Counter[Any] = (
+            Counter()
+        )  # over all scopes, by id of a fixture, number of a fault
         self._install()
 
     def _install(self) -> None:  # self._lock is held
         loaded = self.loaded
-        numbered = [fixture._replace(number=next(self._numbers)) for fixture in loaded.fixtures]
-        succeed = [_SUCCESS] if loaded.implicit else []
-        self._fixtures = [*self._added, *scenario_fixtures(), *numbered, *succeed]
-        self._models = {name: model for model in loaded.models for name in (model.id, model.canonical_slug)}
-        self._counts: OrderedDict[str, Counter[Any]] = OrderedDict()  # by scope, then by what is counted
-        self._hits: Counter[int] = Counter()  # by number of fixture or fault, over all scopes
+        self._fixtures = [
+            *self._course,
+            *self._added,
+            *scenario_fixtures(),
+            *loaded.fixtures,
+        ]
+        if loaded.implicit:
+            self._fixtures.append(_SUCCESS)
+        # Positions and fixtures by the model that they name: most look at no other model's.
+        self._by_model: dict[str | None, list[tuple[int, Fixture]]] = {}
+        for position, fixture in enumerate(self._fixtures):
+            self._by_model.setdefault(fixture.match.model, []).append((position, fixture))
+        self._models: dict[str, Model] = {}
+        for model in loaded.models:
+            self._models[model.id] = self._models[model.canonical_slug] = model
 
     def reset(self) -> None:
         with self._lock:
             self.epoch += 1
             self._set_up()
-            self._due_changed.notify_all()
             self._written.notify_all()
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            self._due_changed.notify_all()
             self._written.notify_all()
 
     def totals(self) -> dict[str, int]:
@@ -1527,108 +2334,130 @@ class Store:
 
     def advance(self, seconds: float) -> float:
         with self._lock:
+            before, offset = self.now(), self._offset
             self._offset += seconds
-            self._due_changed.notify_all()
+            polls = int(self._offset // POLL_SECONDS - offset // POLL_SECONDS)
+            for job in list(self._open.values()) * bool(polls):
+                self._put(after_advance(job, before, polls))
+            self._settle()
             return self.now()
 
     # ---- Fixtures and models
 
     def reload_if_edited(self) -> str | None:
-        """Take an edited fixture file over, counters starting anew; the reason if it has become invalid."""
-        stamps, reason = self.loaded.stamps, None
+        """Take an edited fixture file over; the reason if it has become invalid."""
+        stamps = self.loaded.stamps
         fresh = {path: _stamp(path) for path in stamps}
         if fresh == stamps:
             return None
+        reason = None
         try:
-            loaded = load_fixtures(self.config.fixtures, fresh)
+            loaded = load_fixtures(self.config.fixtures, bool(self.config.record))
         except SetupError as error:
-            loaded, reason = self.loaded._replace(stamps=fresh), str(error)
+            loaded = self.loaded._replace(stamps={**fresh, **error.stamps})
+            reason = str(error)
         with self._lock:
             if self.loaded.stamps is not stamps:
                 return None  # another request was quicker
             self.loaded = loaded
-            if reason is None:
-                self._install()
+            self._install()
         return reason
 
     def add_fixtures(self, fixtures: Sequence[Fixture]) -> None:
         """Put these before all others."""
         with self._lock:
-            added = [fixture._replace(number=next(self._numbers)) for fixture in fixtures]
-            self._added = added + self._added
-            self._fixtures = added + self._fixtures
+            self._added = [*fixtures, *self._added]
+            self._install()
 
     def fixtures(self) -> list[tuple[Fixture, int]]:
         with self._lock:
-            return [(one, self._hits[one.number]) for one in self._fixtures if one is not _SUCCESS]
+            known = [fixture for fixture in self._fixtures if fixture is not _SUCCESS]
+            return [(fixture, self._hits[fixture.id]) for fixture in known]
 
     def listed_model(self, model_id: str) -> Model | None:
-        """The model of this id, canonical slug, or id with a date."""
-        return self._models.get(model_id) or self._models.get(_undated(model_id))
+        """The model of this id, canonical slug, or id with a date of eight digits."""
+        undated = re.sub(r"-[0-9]{8}\Z", "", model_id)
+        return self._models.get(model_id) or self._models.get(undated)
 
     def find_model(self, model_id: str) -> Model | None:
-        """The listed model; else, where no catalogue is enforced or a fixture names it, one that takes everything."""
+        """The listed model; else, if any is accepted or a fixture names it, one without limits."""
         listed = self.listed_model(model_id)
         if listed is not None or not 0 < len(model_id) <= 256:
             return listed
-        named = {fixture.match.model for fixture in self._fixtures}
-        if self.loaded.enforced and not named & {model_id, _undated(model_id)}:
+        if self.loaded.complete and not self._course and not self._is_named(model_id):
             return None
-        return Model(model_id, model_id, name=model_id, supported_frame_images=FRAME_TYPES)
+        return Model(
+            model_id, model_id, name=model_id, supported_frame_images=tuple(FRAME_TYPES)
+        )
+
+    def _is_named(self, model_id: str) -> bool:
+        """Whether a fixture names this model, or what it is a dated slug of, if nobody lists that."""
+        names = [name for name in model_names(model_id) if name in self._by_model]
+        return any(name == model_id or self.listed_model(name) is None for name in names)
 
     def choose(
-        self, wanted: VideoRequest, context: str | None, scope: str, epoch: int
-    ) -> tuple[Fixture | None, Fault | None, list[dict[str, Any]]]:
-        """The first fixture that takes this submit, the fault that hits it, and the near-misses if none does.
+        self, submit: VideoRequest, context: str | None, scope: str, epoch: int
+    ) -> tuple[Fixture | None, Fault | None, list[Json]]:
+        """The first fixture that takes this submit, the fault that hits it, else near-misses.
 
-        Counted as a match unless the fault keeps the work from being done, or a reset came since the request did.
+        Counted as a match unless the fault keeps the work from being done, or a reset came
+        since the request did.
         """
         with self._lock:
             counts = self._scope_counts(scope, epoch)
             fault = self._draw_server_fault("submit", counts)
             if fault is not None and fault.prevents:
                 return None, fault, []
-            for fixture in self._fixtures:
-                if fixture.needle in wanted.prompt and not any(differences(fixture, wanted, context, counts)):
+            for _, fixture in self._candidates(submit.model):
+                if fixture.match.prompt.needle not in submit.prompt:
+                    continue
+                if not any(differences(fixture, submit, context, counts)):
                     break
             else:
-                return None, fault, self._near_misses(wanted, context, counts)
-            if fault is None and fixture.submit_faults:
-                fault = _draw("submit", fixture.submit_faults, counts, fixture.number)
-                if fault is not None and fault.prevents:
-                    return fixture, fault, []
-            counts[fixture.number] += 1
+                return None, fault, self._near_misses(submit, context, counts)
+            fault = fault or _draw("submit", fixture.submit_faults, counts, fixture.id)
+            if fault is not None and fault.prevents:
+                return fixture, fault, []
+            counts[fixture.id] += 1
             counts[fixture.group] += 1
-            self._hits[fixture.number] += 1
+            self._hits[fixture.id] += 1
             return fixture, fault, []
 
-    def _near_misses(
-        self, wanted: VideoRequest, context: str | None, counts: Counter[Any]
-    ) -> list[dict[str, Any]]:  # self._lock is held
-        def closeness(miss: tuple[Fixture, list[Difference]]) -> tuple[bool, int, int]:
-            fixture, missed = miss  # scenarios last, then by how few criteria failed and how many held
-            return fixture.number < 0, len(missed), -len(fixture.source["match"])
+    def _candidates(self, model_id: str) -> list[tuple[int, Fixture]]:  # self._lock is held
+        names = (None, *model_names(model_id))
+        return sorted(itertools.chain(*(self._by_model.get(name, ()) for name in names)))
 
-        meant = [one for one in self._fixtures if one.number >= 0 or "mock:" in wanted.prompt]
-        misses = [(one, list(differences(one, wanted, context, counts))) for one in meant]
-        return [near_miss_to_wire(*miss) for miss in sorted(misses, key=closeness)[:3]]
+    def _near_misses(
+        self, submit: VideoRequest, context: str | None, counts: Counter[Any]
+    ) -> list[Json]:  # self._lock is held
+        ranked = []
+        for position, fixture in enumerate(self._fixtures):
+            if fixture.built_in and "mock:" not in submit.prompt:
+                continue
+            miss = near_miss_to_wire(
+                fixture, list(differences(fixture, submit, context, counts))
+            )
+            missed, held = len(miss["differences"]), len(miss["held"])
+            ranked.append((fixture.built_in, not held, missed, -held, position, miss))
+        return [miss for *_, miss in heapq.nsmallest(3, ranked)]
 
     def _scope_counts(self, scope: str, epoch: int) -> Counter[Any]:  # self._lock is held
-        counts = self._counts.get(scope) if epoch == self.epoch else Counter()
-        if counts is None:
-            counts = self._counts[scope] = Counter()
-            if len(self._counts) > _MAX_SCOPES:
-                self._counts.popitem(last=False)
+        if epoch != self.epoch:
+            return Counter()
+        counts = self._counts.setdefault(scope, Counter())
+        if len(self._counts) > _MAX_SCOPES:
+            self._counts.popitem(last=False)
         return counts
 
     # ---- Faults
 
-    def add_faults(self, faults: Sequence[tuple[Fault, dict[str, Any]]]) -> None:
-        """Inject these as well; they strike before those of fixtures, in the order in which they came."""
+    def add_faults(self, faults: Sequence[tuple[Fault, Json]]) -> None:
+        """Inject these as well; they strike before those of fixtures, in the order of coming."""
         with self._lock:
-            self._faults = self._faults + [(next(self._numbers), fault, source) for fault, source in faults]
+            added = [(next(self._numbers), fault, source) for fault, source in faults]
+            self._faults = self._faults + added
 
-    def faults(self) -> list[tuple[dict[str, Any], int]]:
+    def faults(self) -> list[tuple[Json, int]]:
         with self._lock:
             return [(source, self._hits[number]) for number, _, source in self._faults]
 
@@ -1636,20 +2465,23 @@ class Store:
         with self._lock:
             self._faults = []
 
-    def draw_fault(self, on: str, scope: Callable[[], str], epoch: int, job_id: str = "") -> Fault | None:
-        """The fault that hits this request: one of the server's, else one of the job's own; none if it is unknown."""
+    def draw_fault(
+        self, on: str, scope: str, epoch: int, job: Job | None = None
+    ) -> Fault | None:
+        """The fault that hits this: one of the server's, else the job's own.
+
+        What a fixture faults after the submit is counted per job, as if that were a scope.
+        """
+        if not self._faults and (job is None or not job.plan.faults):
+            return None
         with self._lock:
-            job = self._jobs.get(job_id) or self._unannounced.get(job_id)
-            if job_id and not job and on != "webhook":
-                return None
-            fault = self._draw_server_fault(on, self._scope_counts(scope(), epoch)) if self._faults else None
-            if fault is None and job and job.plan.faults:
-                counts = Counter(job.fault_counts)
-                fault = _draw(on, job.plan.faults, counts)
-                self._put(job._replace(fault_counts=counts))
+            fault = self._draw_server_fault(on, self._scope_counts(scope, epoch))
+            if fault is None and job is not None and job.plan.faults:
+                fault = _draw(on, job.plan.faults, self._scope_counts(job.id, epoch))
             return fault
 
-    def _draw_server_fault(self, on: str, counts: Counter[Any]) -> Fault | None:  # self._lock is held
+    def _draw_server_fault(self, on: str, counts: Counter[Any]) -> Fault | None:
+        # self._lock is held
         for number, fault, _ in self._faults:
             if _draw(on, (fault,), counts, number):
                 self._hits[number] += 1
@@ -1658,570 +2490,783 @@ class Store:
 
     # ---- Jobs
 
-    def add_job(self, job: Job, epoch: int) -> Job:
-        """Keep the job, with its id, birth time and, where the clock alone decides, its end.
-
-        A job whose request came before a reset is answered and not kept.
-        """
+    def add_job(self, job: Job, epoch: int) -> None:
+        """Keep the job, unless a reset came since its request did."""
         with self._lock:
-            now, ends_at = self.now(), math.inf
-            if job.ending in TERMINAL and job.pace.unit == "seconds":
-                ends_at = now + job.pace.pending + job.pace.in_progress
-            elif job.ending in TERMINAL and job.callback_url:
-                ends_at = now + _SELF_END_SECONDS
-            # gen-vid-<unix seconds>-<20 letters and digits>, as recorded
-            job_id = f"gen-vid-{int(now)}-{os.urandom(20).translate(_ID_LETTERS).decode()}"
-            job = job._replace(id=job_id, created_at=now, ends_at=ends_at)
             if epoch != self.epoch:
-                return job
-            self._jobs[job_id] = job
+                return
+            self._jobs[job.id] = self._open[job.id] = job
             if len(self._jobs) > self.config.max_jobs:
-                _, oldest = self._jobs.popitem(last=False)
-                if status_at(oldest, now) is Status.COMPLETED:
-                    self._spent[oldest.key] = self._spent.get(oldest.key, 0) + oldest.cost
-                if len(self._spent) > _MAX_SCOPES:  # of so many keys only the sum is remembered
-                    forgotten = self._spent.pop(next(iter(self._spent)))
-                    self._spent[""] = self._spent.get("", 0) + forgotten
-            if ends_at < math.inf:
-                self._put(job, ends_anew=True)
-            return job
+                self._jobs.popitem(last=False)
+            if len(self._open) > self.config.max_jobs:
+                del self._open[next(iter(self._open))]
+            self._expect_end(job)
 
-    def _put(self, job: Job, ends_anew: bool = False) -> None:  # self._lock is held
-        announced = ends_anew and job.callback_url
+    def _put(self, job: Job) -> None:  # self._lock is held
         if job.id in self._jobs:
             self._jobs[job.id] = job
-        if announced or job.id in self._unannounced:
-            self._unannounced[job.id] = job
-        if announced:
-            if len(self._unannounced) > max(self.config.max_jobs, _MAX_SCOPES):
-                self._unannounced.popitem(last=False)
+        before = self._open.get(job.id)
+        if before is not None:
+            self._open[job.id] = job
+            if job.ends_at < before.ends_at:
+                self._expect_end(job)
+
+    def _expect_end(self, job: Job) -> None:  # self._lock is held
+        if job.ends_at < math.inf:
             heapq.heappush(self._ends, (job.ends_at, job.id))
-            self._due_changed.notify_all()
+        if len(self._ends) > 4 * self.config.max_jobs:  # mostly of jobs that are forgotten
+            known = [(job.ends_at, job.id) for job in self._open.values()]
+            self._ends = [entry for entry in known if entry[0] < math.inf]
+            heapq.heapify(self._ends)
+        self._settle()
+
+    def _settle(self) -> None:  # self._lock is held
+        """Account for the jobs that have ended by now: what they cost, whom to tell."""
+        now = self.now()
+        while self._ends and self._ends[0][0] <= now:
+            job = self._open.get(heapq.heappop(self._ends)[1])
+            if job is None:
+                continue
+            if job.ends_at > now:  # a poll has put it off
+                heapq.heappush(self._ends, (job.ends_at, job.id))
+                continue
+            del self._open[job.id]
+            if job.ending is Status.COMPLETED:
+                self._total_spent += job.cost or 0
+                self._spent[job.key] += job.cost or 0  # type: ignore[assignment]
+            if job.callback_url:
+                self._ended.append(job)
+
+    def take_ended(self) -> tuple[list[Job], float]:
+        """The jobs with a callback that have ended since the last call, and when to call again."""
+        with self._lock:
+            self._settle()
+            ended, self._ended = self._ended, []
+            if not self._ends:
+                return ended, math.inf
+            return ended, self._ends[0][0]
 
     def _find(self, job_id: str, or_latest: bool) -> Job:  # self._lock is held
-        latest = or_latest and job_id == "latest"
-        job = next(reversed(self._jobs.values()), None) if latest else self._jobs.get(job_id)
+        job = self._jobs.get(job_id)
+        if or_latest and job_id == "latest":
+            job = next(reversed(self._jobs.values()), None)
         if job is None:
             raise ApiError(404, f"Job {job_id} not found")
         return job
 
+    def find_job(self, job_id: str | None) -> Job | None:
+        """The job of this id, if it is known."""
+        return self._jobs.get(job_id or "")
+
     def job(self, job_id: str, or_latest: bool = True) -> tuple[Job, float]:
-        """The job of this id, or the "latest", and the time; looking is no poll.  ApiError 404 for none."""
+        """The job of this id, or the "latest", and the time; looking is no poll.  Or ApiError 404."""
         with self._lock:
             return self._find(job_id, or_latest), self.now()
 
     def poll(self, job_id: str) -> tuple[Job, float]:
-        """The job after one more poll, which may end it, and the time of it; ApiError 404 for none."""
+        """The job after one more poll, and the time of it; ApiError 404 for none."""
         with self._lock:
-            before, now = self._find(job_id, False), self.now()
-            pace, polls, ends_at = before.pace, before.polls + 1, before.ends_at
-            if pace.unit == "polls" and before.ending in TERMINAL and polls > pace.pending + pace.in_progress:
-                ends_at = min(now, ends_at)
-            job = Job(*before[:-2], ends_at, polls)  # `_replace` costs three times as much
-            self._put(job, ends_anew=ends_at != before.ends_at)
+            now = self.now()
+            job = after_poll(self._find(job_id, False), now)
+            self._put(job)
             return job, now
 
-    def jobs(self) -> tuple[list[Job], float]:
+    def looked_up(self, job: Job) -> bool:
+        """Whether /generation knows a job: once it completed, but not at the first lookup."""
         with self._lock:
-            return list(reversed(self._jobs.values())), self.now()
+            job = self._jobs.get(job.id, job)
+            if status_at(job, self.now()) is not Status.COMPLETED:
+                return False
+            self._put(job._replace(lookups=job.lookups + 1))
+            return job.lookups > 0
+
+    def jobs(
+        self, wanted: Callable[[Job], bool], offset: int, limit: int | None
+    ) -> list[Job]:
+        with self._lock:
+            newest = filter(wanted, reversed(self._jobs.values()))
+            return list(itertools.islice(newest, offset, limit and offset + limit))
 
     def finish(self, job_id: str, status: Status, error: str | None) -> tuple[Job, float]:
         with self._lock:
             job, now = self._find(job_id, True), self.now()
             current = status_at(job, now)
-            if current not in TERMINAL:
-                error = error or (job.error if status is job.ending else ENDING_ERRORS.get(status))
-                job = job._replace(ending=status, error=error, ends_at=now)
-                self._put(job, ends_anew=True)
-            elif current is not status:
-                raise ApiError(409, f"Job {job.id} has ended already: it is {current.value}")
+            if current is status:
+                return job, now
+            if current in ENDINGS:
+                text = f"Job {job.id} has ended already: it is {current.value}"
+                raise ApiError(409, text)
+            if status is job.ending:
+                error = error or job.error
+            job = job._replace(ending=status, error=error or ENDINGS[status], ends_at=now)
+            self._put(job)
             return job, now
 
     def spent(self, key: str | None = None) -> float:
         """USD that completed jobs cost, of one key or of all."""
         with self._lock:
-            now = self.now()
-            mine = (job for job in self._jobs.values() if key in (None, job.key))
-            gone = self._spent.values() if key is None else [self._spent.get(key, 0)]
-            return js_number(sum(gone) + sum(j.cost for j in mine if status_at(j, now) is Status.COMPLETED))
+            self._settle()
+            if key is None:
+                return js_number(self._total_spent)
+            return js_number(self._spent[key])
 
     # ---- Journal
 
     def record(self, request: Request) -> None:
         """Write a request down, unless a reset came since it began."""
-        if len(body := request.body) > 4096:
-            with contextlib.suppress(ValueError):
-                body = to_json(shorten(parse_json(body)))
-            if len(body) > 4 * _LONGEST_TEXT:
-                body = body[:_LONGEST_TEXT] + "… (cut)".encode()
-            request = request._replace(body=body)
-        note = request.note
+        note, most = request.note, self.config.max_requests
+        if len(request.body) > _SMALL_BODY:
+            request = request._replace(body=kept_body_of(request))
         with self._lock:
-            if note.epoch == self.epoch and self.config.max_requests:
-                self._seq += 1
-                note.seq, note.time = self._seq, self.now()
-                self._journal.append(request)
+            if note.epoch != self.epoch or not most:
+                return
+            self._seq += 1
+            note.seq, note.time = self._seq, self.now()
+            self._journal[self._seq] = request
+            self._journal.pop(self._seq - most, None)
+            for waiter in self._waiters:
+                waiter.append(request)
+            if len(self._waiters) <= _FEW_WAITERS:  # more would be woken for every request
                 self._written.notify_all()
 
-    def requests(self, wanted: Callable[[Request], bool], count: int = 1, wait: float = 0) -> list[Request]:
-        """Wanted ones, oldest first; blocks up to `wait` real seconds for `count` of them."""
-        epoch, found, checked = -1, 0, 0
+    def newest_requests(self, since: int = 0) -> Iterator[Request]:
+        """The journal, newest first, down to this seq; nothing is locked meanwhile."""
+        seq = self._seq
+        while seq > since:
+            request = self._journal.get(seq)
+            if request is None:
+                return
+            yield request
+            seq -= 1
 
-        def enough() -> bool:
-            nonlocal epoch, found, checked
-            if epoch != self.epoch:
-                epoch, found, checked = self.epoch, 0, 0
-            for request in reversed(self._journal):  # only what is new: many may be waiting
-                if request.note.seq <= checked:
-                    break
-                found += wanted(request)
-            checked = self._seq
-            return found >= count or self._closed
+    def wait_for_requests(
+        self, wanted: Callable[[Request], bool], since: int, count: int, seconds: float
+    ) -> list[Request]:
+        """Those wanted, oldest first; blocks up to so many real seconds for `count` of them.
 
+        What comes while it waits is counted even if the journal is too small to keep it.
+        """
+        end, epoch = _monotonic() + seconds, self.epoch
+        waiter: list[Request] = []
         with self._lock:
-            self._written.wait_for(enough, wait)
-            return list(filter(wanted, self._journal))
-
-    def webhooks(self, job_id: str | None, count: int = 1, wait: float = 0) -> list[Delivery]:
-        """Deliveries, oldest first; blocks up to `wait` real seconds until `count` of them are done."""
-
-        def found() -> list[Delivery]:
-            return [d for d in self._deliveries.values() if job_id in (None, d.job.id)]
-
-        with self._lock:
-            self._written.wait_for(
-                lambda: self._closed or sum(d.state != "pending" for d in found()) >= count, wait
-            )
-            return found()
-
-    # ---- Deliveries
-
-    def next_delivery(self) -> Delivery | None:
-        """Block until a webhook is due and its receiver is free; None once the mock stops."""
-        with self._lock:
-            while not self._closed:
-                now = self.now()
-                while self._ends and self._ends[0][0] <= now:
-                    job = self._unannounced.pop(heapq.heappop(self._ends)[1], None)
-                    for delivery in deliveries_of(job, self.config) if job else ():
-                        self._add_delivery(delivery._replace(number=next(self._numbers)))
-                due, receiver = min(self._free_receivers(), default=(math.inf, ""))
-                if due <= now:
-                    _, number = heapq.heappop(self._outbox[receiver])
-                    if not self._outbox[receiver]:
-                        del self._outbox[receiver]
-                    self._in_flight[receiver] += 1
-                    return self._deliveries[number]
-                due = min(due, self._ends[0][0] if self._ends else math.inf)
-                self._due_changed.wait(min(due - now, 3600))
-            return None
-
-    def _free_receivers(self) -> Iterator[tuple[float, str]]:  # self._lock is held
-        total = sum(self._in_flight.values())
-        for receiver, heap in self._outbox.items() if total < MAX_IN_FLIGHT else ():
-            mine = self._in_flight[receiver]
-            if not mine or (mine < 2 and total < MAX_IN_FLIGHT // 2):  # dead ones leave room for others
-                yield heap[0][0], receiver
-
-    def _add_delivery(self, delivery: Delivery) -> None:  # self._lock is held
-        self._deliveries[delivery.number] = delivery
-        if delivery.state == "pending":
-            heap = self._outbox.setdefault(delivery.receiver, [])
-            heapq.heappush(heap, (delivery.due_at, delivery.number))
-        else:
-            self._done.append(delivery.number)
-        if len(self._done) > _MAX_DELIVERIES:
-            self._deliveries.pop(self._done.popleft(), None)
-        self._written.notify_all()
-
-    def attempted(self, delivery: Delivery) -> None:
-        """Take an attempt's outcome: written down, and sent again while it is pending."""
-        with self._lock:
-            self._in_flight -= Counter([delivery.receiver])  # which drops a receiver that has none left
-            if delivery.number in self._deliveries:  # a reset forgets it
-                self._add_delivery(delivery)
-            self._due_changed.notify_all()
+            self._waiters.append(waiter)
+            found = [request for request in self.newest_requests(since) if wanted(request)][
+                ::-1
+            ]
+        try:
+            while len(found) < count and not self._closed and _monotonic() < end:
+                with self._lock:
+                    if not waiter:
+                        self._written.wait(min(_LOOK_SECONDS, end - _monotonic()))
+                    fresh, waiter[:] = waiter[:], []
+                if epoch != self.epoch:
+                    epoch, found = self.epoch, []
+                found += [request for request in fresh if wanted(request)]
+        finally:
+            with self._lock:
+                self._waiters = [other for other in self._waiters if other is not waiter]
+        return found
 
 
-def _draw(on: str, faults: Sequence[Fault], counts: Counter[Any], number: int = 0) -> Fault | None:
+def _draw(
+    on: str, faults: Sequence[Fault], counts: Counter[Any], owner: Any = 0
+) -> Fault | None:
+    # The first that strikes; counted by owner and place.
     for index, fault in enumerate(faults):
         if fault.on == on:
-            key = ("fault", number, index)
+            key = ("fault", owner, index)
             struck, counts[key] = fault.strikes(counts[key])
             if struck:
                 return fault
     return None
 
 
-def _undated(model_id: str) -> str:
-    return model_id[:-9] if re.fullmatch("-[0-9]{8}", model_id[-9:]) else model_id
-
-
-# ============ 6. Test card: an MP4 writer ====================================================================
+# ============ 6. Test card: an MP4 writer ===================================================
 #
-# A clip in the shape that was asked for: colour bars, a panel with a running clock and the prompt, a progress bar,
-# a beep each second.  H.264 constrained baseline (ITU-T H.264, clauses named below), AAC-LC (ISO 14496-3) and MP4
-# boxes (ISO 14496-12, -14, -15), written so that a reader can follow with these at hand.
+# A clip in the shape that was asked for: colour bars, a panel with a running clock and the
+# prompt, a progress bar, a beep each second.  H.264 constrained baseline (ITU-T H.264,
+# clauses named below), AAC-LC (ISO 14496-3) and MP4 boxes (ISO 14496-12, -14, -15), written
+# so that a reader can follow with these at hand.
 #
-# The idea: a picture is a canvas of flat 16x16 macroblocks.  Each is coded as Intra_16x16 predicted from the one
-# above, plus one DC coefficient per colour plane.  At luma QP 28 and chroma QP 22 the DC level *is* the difference
-# of the sample values, exactly, so every decoder shows the same pixels; an unchanged macroblock costs a byte or,
-# in a later picture, nothing.
+# The idea: a picture is a canvas of flat 16x16 macroblocks.  Each is coded as Intra_16x16
+# predicted from the one above, plus one DC coefficient per colour plane.  At luma QP 28 and
+# chroma QP 22 the DC level *is* the difference of the sample values, exactly, so every
+# decoder shows the same pixels; an unchanged macroblock costs a byte or, in a later
+# picture, nothing.
+#
+# All pictures but the first, the sound and the tables depend on the shape alone: they are
+# cast once, as a Mould.  A clip adds its first picture, its tags and the offsets.
 
 FPS = 24
 MAX_CLIP_SECONDS = 300  # a longer request gets this much
-_MAX_MACROBLOCKS = 138_000  # more than 8K; level 6.2 holds 139,264, and sizes are rounded up to whole ones
+_MAX_MACROBLOCKS = 138_000  # more than 8K; level 6.0 has 139,264, and sizes are rounded up
 _SAMPLE_RATE = 48_000
 _AAC_FRAME = 1024  # samples
 
 Colour = tuple[int, int, int]  # Y, Cb, Cr
 Tags = Mapping[bytes, str]  # nam, ART, cmt ... to their texts
 
-_WHITE, _PANEL, _GREY = (235, 128, 128), (28, 128, 128), (90, 128, 128)
+# A row of the canvas is a string: 0 panel, 1 dot of a letter, - empty progress bar, a to h
+# bars; ? is what is predicted from nothing.
+_COLOURS = {
+    "0": (28, 128, 128),
+    "1": (235, 128, 128),
+    "-": (90, 128, 128),
+    "?": (128, 128, 128),
+}
 
 # 3x5 dots a letter, one octal digit a row.
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:.,-'!?/+()_\"=#"
-_DOTS = _words(
-    "25755 65656 34443 65556 74647 74644 34553 55755 72227 11152 55655 44447 57755 65555 25552 65644 25563 "
-    "65655 34216 72222 55557 55552 55775 55255 55222 71247 75557 26227 71747 71317 55711 74717 74757 71122 "
-    "75757 75717 02020 00002 00024 00700 22000 22202 71202 11244 02720 12221 42224 00007 55000 07070 57575"
+_DOTS = (
+    "25755 65656 34443 65556 74647 74644 34553 55755 72227 11152 55655 44447 57755 "
+    "65555 25552 65644 25563 65655 34216 72222 55557 55552 55775 55255 55222 71247 "
+    "75557 26227 71747 71317 55711 74717 74757 71122 75757 75717 02020 00002 00024 "
+    "00700 22000 22202 71202 11244 02720 12221 42224 00007 55000 07070 57575"
 )
-_GLYPHS = dict(zip(_LETTERS, _DOTS, strict=True))
+_GLYPHS = dict(zip(_LETTERS, _DOTS.split(), strict=True))
+# With a gap after it.
+_DOT_ROWS = str.maketrans({f"{digit}": f"{digit:03b}0" for digit in range(8)})
 
 
 def ue(number: int) -> str:
     """Unsigned Exp-Golomb code (9.1) as a string of bits."""
-    bits = f"{number + 1:b}"
-    return "0" * (len(bits) - 1) + bits
+    length = (number + 1).bit_length()
+    return f"{number + 1:0{2 * length - 1}b}"
 
 
-def nal(header: int, bits: str) -> bytes:
-    """A NAL unit (7.3.1): header byte, payload with stop bit, emulation prevention."""
+def packed(bits: str) -> bytes:
+    """Bits as bytes; there are a multiple of eight."""
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+def nal(header: int, bits: str, before: bytes = b"") -> bytes:
+    """A NAL unit (7.3.1) after its length, as in a sample (ISO 14496-15).
+
+    Header byte, payload with stop bit, emulation prevention.
+    """
     bits += "1"
     bits += "0" * (-len(bits) % 8)
-    payload = bytes([header]) + int(bits, 2).to_bytes(len(bits) // 8, "big")
-    return re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
+    payload = before + packed(bits)
+    unit = bytes([header]) + re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
+    return len(unit).to_bytes(4, "big") + unit
 
 
-# level_idc, macroblocks per second, macroblocks per picture (table A-1)
-_LEVELS = (
-    (20, 11880, 396), (21, 19800, 792), (22, 20250, 1620), (30, 40500, 1620), (31, 108000, 3600),
-    (32, 216000, 5120), (40, 245760, 8192), (42, 522240, 8704), (50, 589824, 22080), (51, 983040, 36864),
-    (52, 2073600, 36864), (60, 4177920, 139264), (61, 8355840, 139264), (62, 16711680, 139264),
-)  # fmt: skip
+# Macroblocks per picture that some levels hold, by level_idc (table A-1).  At 24 pictures a
+# second each holds as many per second as that takes.
+_LEVELS = {
+    30: 1620,
+    31: 3600,
+    32: 5120,
+    40: 8192,
+    50: 22080,
+    51: 36864,
+    60: 139264,
+}
 
 
 def sps(width: int, height: int) -> bytes:
-    """Sequence parameter set (7.3.2.1) of constrained baseline; the size is exact by cropping."""
+    """Sequence parameter set (7.3.2.1) of constrained baseline, cropped to this size."""
     cols, rows = -(-width // 16), -(-height // 16)
-    levels = (  # the first that holds the clip; A.3.1 bounds each side too
-        level
-        for level, per_second, per_picture in _LEVELS
-        if cols * rows <= min(per_picture, per_second // FPS) and max(cols, rows) ** 2 <= 8 * per_picture
-    )
+    # A.3.1 bounds each side too.
+    needed = max(cols * rows, max(cols, rows) ** 2 / 8)
+    level = min(level for level, most in _LEVELS.items() if needed <= most)
     return nal(
         0x67,
-        f"{66:08b}{0xC0:08b}{next(levels, 62):08b}"  # baseline, constraint sets 0 and 1
-        + ue(0) + ue(0)  # seq_parameter_set_id, frame_num has 4 bits
-        + ue(2)  # pic_order_cnt_type: output order is decoding order
-        + ue(1) + "0"  # max_num_ref_frames, no gaps in frame_num
-        + ue(cols - 1) + ue(rows - 1) + "11"  # frames only, direct_8x8_inference
-        + "1" + ue(0) + ue((16 * cols - width) // 2) + ue(0) + ue((16 * rows - height) // 2)  # crop, in 2 pixels
-        + "1" "1" f"{1:08b}"  # VUI; aspect_ratio_idc 1: square pixels
+        f"{66:08b}{0xC0:08b}{level:08b}"  # baseline, constraint sets 0 and 1
+        f"{ue(0)}{ue(0)}"  # seq_parameter_set_id, frame_num has 4 bits
+        f"{ue(2)}"  # pic_order_cnt_type: output order is decoding order
+        f"{ue(1)}0"  # max_num_ref_frames, no gaps in frame_num
+        f"{ue(cols - 1)}{ue(rows - 1)}11"  # frames only, direct_8x8_inference
+        f"1{ue(0)}{ue(8 * cols - width // 2)}"  # crop left and right, in 2 pixels
+        f"{ue(0)}{ue(8 * rows - height // 2)}"  # top and bottom
+        f"11{1:08b}"  # VUI; aspect_ratio_idc 1: square pixels
         "0"  # overscan
-        "1" "101" "0" "1" + f"{1:08b}" * 3 +  # video signal: format 5, limited range, BT.709 three times
+        "110101"  # video signal: format 5, limited range, colours described:
+        f"{1:08b}{1:08b}{1:08b}"  # BT.709 three times
         "00000"  # chroma location, timing (the MP4 has it), two HRDs, pic_struct
-        "1" "1" + ue(0) + ue(0) + ue(15) + ue(15) + ue(0) + ue(1)  # bitstream restriction: no reordering
-    )  # fmt: skip
+        f"11{ue(0)}{ue(0)}{ue(15)}{ue(15)}{ue(0)}{ue(1)}",  # restriction: no reordering
+    )
 
 
-# Picture parameter set (7.3.2.2): CAVLC, QP 28, chroma QP offset -6, deblocking under each slice's control.
-PPS = nal(0x68, ue(0) + ue(0) + "00" + ue(0) + ue(0) + ue(0) + "000" + ue(3) + ue(0) + ue(12) + "100")
+# Picture parameter set (7.3.2.2): CAVLC, QP 28, chroma QP offset -6, deblocking under each
+# slice's control.
+PPS = nal(0x68, f"{ue(0)}{ue(0)}00{ue(0)}{ue(0)}{ue(0)}000{ue(3)}{ue(0)}{ue(12)}100")
+
+# coeff_token (table 9-5) of no coefficient, a trailing one, another; nC is 0, of chroma -1
+_LUMA_DC = ("1", "01", "000101")
+_CHROMA_DC = ("01", "1", "000111")
 
 
-def residual(level: int, chroma: bool) -> str:
-    """residual_block_cavlc (7.3.5.3.2, 9.2) of a block with no level but the DC one; nC is 0, of chroma -1."""
+@functools.lru_cache(maxsize=1024)
+def residual(level: int, tokens: tuple[str, str, str]) -> str:
+    """residual_block_cavlc (7.3.5.3.2, 9.2) of a block with no level but the DC one."""
+    none, trailing_one, other = tokens
     if level == 0:
-        return "01" if chroma else "1"
+        return none
     if abs(level) == 1:
-        return ("1" if chroma else "01") + ("0" if level > 0 else "1") + "1"
+        return f"{trailing_one}{level < 0:b}1"
     code = 2 * abs(level) - 4 + (level < 0)
     if code < 14:
-        suffix = "0" * code + "1"
+        suffix = f"{1:0{code + 1}b}"
     elif code < 30:
-        suffix = "0" * 14 + f"1{code - 14:04b}"
+        suffix = f"{1:015b}{code - 14:04b}"
     else:
-        suffix = "0" * 15 + f"1{code - 30:012b}"
-    return ("000111" if chroma else "000101") + suffix + "1"
+        suffix = f"{1:016b}{code - 30:012b}"
+    return f"{other}{suffix}1"
 
 
-@functools.lru_cache(maxsize=4096)
-def macroblock(colour: Colour, predicted: Colour, in_p_slice: bool, top_row: bool) -> str:
-    """macroblock_layer (7.3.5) as Intra_16x16: DC prediction in the top row, vertical below."""
-    y, cb, cr = (new - old for new, old in zip(colour, predicted, strict=True))
-    chroma = residual(cb, True) + residual(cr, True) if cb or cr else ""
-    mode, chroma_mode = (2, 0) if top_row else (0, 2)
-    mb_type = 1 + mode + (4 if chroma else 0) + 5 * in_p_slice
-    return ue(mb_type) + ue(chroma_mode) + "1" + residual(y, False) + chroma  # the 1: no QP delta
+# Intra_16x16 with its prediction as mb_type (tables 7-11, 7-13) and intra_chroma_pred_mode
+# (table 8-5): vertical, DC, vertical in a P slice
+_ABOVE, _DC, _ABOVE_IN_P = (1, 2), (3, 0), (6, 2)
 
 
-def idr_picture(canvas: Sequence[Colour], cols: int) -> bytes:
+class Macroblocks(dict[tuple[str, str], str]):
+    """macroblock_layer (7.3.5) by its colour and the predicted one, coded when needed."""
+
+    def __init__(self, colours: Mapping[str, Colour], prediction: tuple[int, int]) -> None:
+        self.colours = colours
+        self.prediction = prediction
+
+    def __missing__(self, pair: tuple[str, str]) -> str:
+        new, predicted = pair
+        y, cb, cr = map(int.__sub__, self.colours[new], self.colours[predicted])
+        mb_type, chroma_mode = self.prediction
+        levels = residual(y, _LUMA_DC)
+        if cb or cr:
+            mb_type += 4
+            levels += residual(cb, _CHROMA_DC) + residual(cr, _CHROMA_DC)
+        code = f"{ue(mb_type)}{ue(chroma_mode)}1{levels}"  # the 1: no QP delta
+        return self.setdefault(pair, code)
+
+
+def idr_picture(rows: Sequence[str], colours: Mapping[str, Colour]) -> bytes:
     """The first picture whole, as one I slice."""
     # ..., frame_num, idr_pic_id, ..., QP, no deblocking
-    bits = [ue(0) + ue(7) + ue(0) + "0000" + ue(0) + "00" + "1" + ue(1)]
-    left: Colour = (128, 128, 128)
-    for colour in canvas[:cols]:
-        bits.append(macroblock(colour, left, False, True))
-        left = colour
-    same = macroblock(left, left, False, False) * cols
-    for start in range(cols, len(canvas), cols):
-        row, above = canvas[start : start + cols], canvas[start - cols : start]
-        if row == above:
-            bits.append(same)
-        else:
-            bits += [macroblock(new, old, False, False) for new, old in zip(row, above, strict=True)]
-    return nal(0x65, "".join(bits))
+    bits = f"{ue(0)}{ue(7)}{ue(0)}0000{ue(0)}001{ue(1)}"
+    above = rows[0]
+    codes = Macroblocks(colours, _DC)
+    bits += "".join(map(codes.__getitem__, zip(above, "?" + above, strict=False)))
+    codes = Macroblocks(colours, _ABOVE)
+    same = codes["?", "?"]
+    data = b""
+    for row, group in itertools.groupby(rows[1:]):
+        bits += "".join(map(codes.__getitem__, zip(row, above, strict=True)))
+        above = row
+        repeats = len(row) * (len(list(group)) - 1)
+        if repeats:
+            # Each takes 8 bits, so wherever in a byte their run starts, all its bytes but
+            # the first are the same.
+            bits += same
+            whole = len(bits) // 8 * 8
+            data += packed(bits[:whole])
+            bits = bits[whole:]
+            data += packed((bits + same)[:8]) * (repeats - 1)
+    return nal(0x65, bits, data)
 
 
-def p_picture(number: int, canvas: list[Colour], changes: Mapping[int, Colour], cols: int) -> bytes:
-    """The picture `number` after the first: these places, none in the top row, change on the canvas."""
+def p_picture(number: int, size: int, changes: Mapping[int, str]) -> bytes:
+    """The picture `number` after the first: what changes of so many macroblocks."""
     # ..., frame_num, lists, QP, no deblocking
-    bits = [ue(0) + ue(5) + ue(0) + f"{number % 16:04b}" + "000" + "1" + ue(1)]
+    bits = f"{ue(0)}{ue(5)}{ue(0)}{number % 16:04b}0001{ue(1)}"
     at = 0
     for place in sorted(changes):
-        canvas[place] = changes[place]
-        bits.append(ue(place - at) + macroblock(changes[place], canvas[place - cols], True, False))
+        bits += ue(place - at) + changes[place]
         at = place + 1
-    if at < len(canvas):
-        bits.append(ue(len(canvas) - at))
-    return nal(0x41, "".join(bits))
+    if at < size:
+        bits += ue(size - at)
+    return nal(0x41, bits)
 
 
-def write_text(text: str, line: int, dot: int, cols: int) -> set[int]:
-    """The places on the canvas that this line of the panel covers, `dot` macroblocks a dot."""
-    places: set[int] = set()
-    for index, letter in enumerate(text):
-        for at, bit in enumerate(f"{int(_GLYPHS.get(letter, '0'), 8):015b}"):
-            if bit == "1":
-                x, y = 1 + (4 * index + at % 3) * dot, 1 + (6 * line + 1 + at // 3) * dot
-                places.update((y + dy) * cols + x + dx for dy in range(dot) for dx in range(dot))
-    return places
+class Canvas(NamedTuple):
+    """What is where, in macroblocks."""
+
+    cols: int
+    rows: int
+    dot: int  # side of a dot of the letters
+    letters: int  # of a line of the panel
+    lines: int  # of the panel; 0 or less: there is none
+    bar_start: int  # first row of the progress bar; `rows`: there is none
 
 
-def pictures(width: int, height: int, seconds: int, seed: str, text: str) -> Iterator[bytes]:
-    """The NAL unit of each picture: bars in the seed's colours, the text, a clock, a progress bar."""
+def canvas_of(width: int, height: int) -> Canvas:
+    """The layout of pictures of this size."""
     cols, rows = -(-width // 16), -(-height // 16)
-    turn = int(hashlib.sha256(seed.encode("utf-8", "replace")).hexdigest()[:8], 16) / 2**32 * math.tau
-    hues = [turn + i * math.tau / 8 for i in range(8)]
-    chroma = [(128 + round(60 * math.cos(hue)), 128 + round(60 * math.sin(hue))) for hue in hues]
-    bars = [(180 - 14 * i, cb, cr) for i, (cb, cr) in enumerate(chroma)]
-    canvas: list[Colour] = [bars[x * 8 // cols] for x in range(cols)] * rows
-
     dot = max(1, cols // 60)
+    bar_start = rows
+    if rows > 3 * dot + 2:
+        bar_start -= dot + 1  # the last row may be mostly cropped
+    # Between panel and progress bar is a row of bars, whose colours that takes.
+    lines = (bar_start - 2 - dot) // (6 * dot)
     letters = (cols - 2) // (4 * dot)
-    bar_start = rows - 1 - dot if rows > 3 * dot + 2 else rows
-    free = bar_start - 1 - 7 * dot  # rows below the clock
-    clocks: list[set[int]] = []
-    if letters >= 4 and free >= 0:
-        import textwrap  # half as costly as a small clip, so not paid for at the start
+    if letters < 4:
+        lines = 0
+    return Canvas(cols, rows, dot, letters, min(4, lines), bar_start)
 
-        lines = ["0:00", *textwrap.wrap(text.upper(), letters)[: min(3, free // (6 * dot))]]
-        panel = cols * (1 + dot * (1 + 6 * len(lines)))
-        canvas[:panel] = [_PANEL] * panel
-        for index, line in enumerate(lines):
-            for place in write_text(line, index, dot, cols):
-                canvas[place] = _WHITE
-        clocks = [write_text(f"{at // 60}:{at % 60:02}", 0, dot, cols) for at in range(seconds)]
-    bar_rows = range(bar_start, rows - 1)
-    for y in bar_rows:
-        canvas[y * cols : (y + 1) * cols] = [_GREY] * cols
 
-    yield idr_picture(canvas, cols)
-    last = seconds * FPS - 1
+def panel(lines: Iterable[str], canvas: Canvas) -> list[str]:
+    """Rows of the canvas: below a margin each line takes five rows of dots and a gap."""
+    cols, dot = canvas.cols, canvas.dot
+    rows = ["0" * cols] * (1 + dot)
+    for line in lines:
+        glyphs = [_GLYPHS.get(letter, "00000") + "0" for letter in line]
+        for digits in zip(*glyphs, strict=True):
+            row = "".join(digits).translate(_DOT_ROWS)
+            row = row.replace("0", "0" * dot).replace("1", "1" * dot)
+            rows += [f"0{row}".ljust(cols, "0")] * dot
+    return rows
+
+
+def clock_at(second: int, canvas: Canvas) -> str:
+    """The canvas down to the end of the clock."""
+    return "".join(panel([f"{second // 60}:{second % 60:02}"], canvas))
+
+
+def later_pictures(canvas: Canvas, seconds: int) -> Iterator[bytes]:
+    """All but the first: the clock runs, the progress bar takes the colours above it."""
+    cols, last = canvas.cols, seconds * FPS
+    codes = Macroblocks(_COLOURS, _ABOVE_IN_P)
+    as_above = codes["0", "0"]
+    old = clock_at(0, canvas)
     for number in range(1, last + 1):
         columns = range(cols * (number - 1) // last, cols * number // last)
-        # In the colour above: a byte each.
-        changes: dict[int, Colour] = {y * cols + x: bars[x * 8 // cols] for y in bar_rows for x in columns}
-        if clocks and number % FPS == 0:
-            old, new = clocks[number // FPS - 1 : number // FPS + 1]
-            changes |= dict.fromkeys(old - new, _PANEL) | dict.fromkeys(new - old, _WHITE)
-        yield p_picture(number, canvas, changes, cols)
+        bar_rows = range(canvas.bar_start, canvas.rows - 1)
+        changes = {y * cols + x: as_above for y in bar_rows for x in columns}
+        if canvas.lines > 0 and number % FPS == 0:
+            new = clock_at(number // FPS, canvas)
+            for y, x in itertools.product(
+                range(len(new) // cols), range(1 + 16 * canvas.dot)
+            ):
+                place = y * cols + x
+                if new[place] != old[place]:
+                    changes[place] = codes[new[place], new[place - cols]]
+            old = new
+        yield p_picture(number, cols * canvas.rows, changes)
+
+
+def first_picture(canvas: Canvas, seed: str, text: str) -> bytes:
+    """Bars in the seed's colours, the clock at 0:00 and the text, an empty progress bar."""
+    cols, row_count, _, letters, lines, bar_start = canvas
+    digest = hashlib.sha256(seed.encode("utf-8", "replace")).hexdigest()
+    turn = int(digest[:8], 16) / 2**32 * math.tau
+    colours = dict(_COLOURS)
+    for index, bar in enumerate("abcdefgh"):
+        hue = turn + index * math.tau / 8
+        cb, cr = (128 + round(60 * wave(hue)) for wave in (math.cos, math.sin))
+        colours[bar] = (180 - 14 * index, cb, cr)
+    bars = "".join(["abcdefgh"[x * 8 // cols] for x in range(cols)])
+    rows = []
+    if lines > 0:
+        # As many words as a line holds; one that is longer is cut.
+        pattern = rf"\S.{{,{letters - 1}}}(?!\S)|\S{{{letters}}}"
+        words = re.findall(pattern, text.upper())
+        rows = panel(["0:00", *words[: lines - 1]], canvas)
+    rows += [bars] * (bar_start - len(rows))
+    rows += ["-" * cols] * (row_count - 1 - bar_start)
+    rows += [bars] * (row_count - len(rows))
+    return idr_picture(rows, colours)
 
 
 def box(kind: bytes, *parts: bytes | int) -> bytes:
-    """A box (ISO 14496-12, 4.2): size, type, parts; a number is a 32-bit word, such as version and flags."""
-    body = b"".join([part if isinstance(part, bytes) else part.to_bytes(4, "big") for part in parts])
+    """A box (ISO 14496-12, 4.2): size, type, parts.
+
+    A number is a 32-bit word, such as version and flags.
+    """
+    body = b"".join(
+        [part if isinstance(part, bytes) else part.to_bytes(4, "big") for part in parts]
+    )
     return (8 + len(body)).to_bytes(4, "big") + kind + body
 
 
 _TIMESCALE = FPS * 1000  # of movie and pictures: a picture lasts 1000 ticks
 _MATRIX = (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # no rotation, no scaling
 _DINF = box(b"dinf", box(b"dref", 0, 1, box(b"url ", 1)))  # flag 1: in this file
-_TRACKS = {  # number, volume, ticks a second, ticks a sample, media header
-    b"vide": (1, 0, _TIMESCALE, 1000, box(b"vmhd", 1, 0, 0)),
-    b"soun": (2, 0x1000000, _SAMPLE_RATE, _AAC_FRAME, box(b"smhd", 0, 0)),
+# number, volume, ticks a second, ticks a sample, media header; without stss every picture
+# were a key frame
+_TRACKS = {
+    b"vide": (1, 0, _TIMESCALE, 1000, box(b"vmhd", 1, 0, 0), box(b"stss", 0, 1, 1)),
+    b"soun": (2, 0x1000000, _SAMPLE_RATE, _AAC_FRAME, box(b"smhd", 0, 0), b""),
 }
 
-# raw_data_block (ISO 14496-3, 4.4.2): a channel pair of silence, and one with the single MDCT line 18, a sine of
-# 422 Hz at -18 dBFS when repeated: max_sfb 5, mid/side, mid gain 188, one quad (0,0,1,0), side silent.
+# raw_data_block (ISO 14496-3, 4.4.2): a channel pair of silence, and one with the single
+# MDCT line 18, a sine of 422 Hz at -18 dBFS when repeated: max_sfb 5, mid/side, mid gain
+# 188, one quad (0,0,1,0), side silent.
 _SILENCE = bytes.fromhex("21 00 00 00 00 1c")
 _BEEP = bytes.fromhex("21 01 55 e0 10 42 16 00 02 8e")
 
-# Sample description of AAC-LC: data reference 1, 2 channels of 16 bits; and its elementary stream descriptor
-# (ISO 14496-1): ES_ID 0; AAC, audio, buffer, maximal and mean bits a second; AudioSpecificConfig: AAC-LC,
-# 48 kHz, two channels.
-_ESDS = box(b"esds", 0, bytes.fromhex("03190000 00 04114015 000006 00000900 000008ca 05021190 060102"))
+# Sample description of AAC-LC: data reference 1, 2 channels of 16 bits; and its elementary
+# stream descriptor (ISO 14496-1): ES_ID 0; AAC, audio, buffer, maximal and mean bits a
+# second; AudioSpecificConfig: AAC-LC, 48 kHz, two channels.
+_ESDS = box(
+    b"esds",
+    0,
+    bytes.fromhex("03190000 00 04114015 000006 00000900 000008ca 05021190 060102"),
+)
 _MP4A = box(b"mp4a", 0, 1, 0, 0, 0x20010, 0, _SAMPLE_RATE << 16, _ESDS)
 
 
 def avc1(width: int, height: int) -> bytes:
-    """Sample description of H.264 (ISO 14496-15): size, 72 dpi, depth 24, parameter sets."""
+    """Sample description of H.264 (ISO 14496-15)."""
     sequence = sps(width, height)
-    # Lengths of 4 bytes before the NAL units; one SPS and one PPS, each with its 16-bit length.
-    lists = b"\xff\xe1\0%c%b\1\0%c%b" % (len(sequence), sequence, len(PPS), PPS)
-    avcc = box(b"avcC", b"\1", sequence[1:4], lists)
-    size = width << 16 | height
-    return box(b"avc1", 0, 1, bytes(16), size, 0x480000, 0x480000, 0, b"\0\1", bytes(32), 0x18FFFF, avcc)
+    # Lengths of 4 bytes before the NAL units; one SPS, one PPS, their lengths of 2 bytes.
+    lists = b"\xff\xe1" + sequence[2:] + b"\1" + PPS[2:]
+    return box(
+        b"avc1",
+        0,
+        1,  # data reference
+        bytes(16),
+        width << 16 | height,
+        0x480000,  # 72 dpi
+        0x480000,
+        0,
+        b"\0\1",  # pictures a sample
+        bytes(32),  # name
+        0x18FFFF,  # depth 24, no colour table
+        box(b"avcC", b"\1", sequence[5:8], lists),
+    )
 
 
 def trak(
-    handler: bytes, samples: list[bytes], seconds: int, entry: bytes, size: tuple[int, int], offset: int
+    handler: bytes,
+    samples: list[bytes],
+    pictures: int,
+    entry: bytes,
+    width: int,
+    height: int,
 ) -> bytes:
-    """A track: header, and media with sample tables; all samples are one chunk at this offset of the file."""
-    number, volume, timescale, sample_ticks, media_header = _TRACKS[handler]
-    width, height = size
-    count, ticks = len(samples), seconds * timescale
-    last_ticks = ticks - (count - 1) * sample_ticks
-    runs = [count, last_ticks] if last_ticks == sample_ticks else [count - 1, sample_ticks, 1, last_ticks]
+    """A track as long as so many pictures: header, and media with sample tables.
+
+    All samples are one chunk; its offset, the last word, is left open.
+    """
+    number, volume, timescale, sample_ticks, media_header, stss = _TRACKS[handler]
+    ticks = pictures * timescale // FPS
+    whole = len(samples) - 1  # the last sample may be cut
     stbl = box(
         b"stbl",
         box(b"stsd", 0, 1, entry),
-        box(b"stts", 0, len(runs) // 2, *runs),
-        box(b"stss", 0, 1, 1) if handler == b"vide" else b"",  # without it every picture were a key frame
-        box(b"stsc", 0, 1, 1, count, 1),
-        box(b"stsz", 0, 0, count, *map(len, samples)),
-        box(b"stco", 0, 1, offset),
+        box(b"stts", 0, 2, whole, sample_ticks, 1, ticks - whole * sample_ticks),
+        stss,
+        box(b"stsc", 0, 1, 1, len(samples), 1),
+        box(b"stsz", 0, 0, len(samples), *map(len, samples)),
+        box(b"stco", 0, 1, 0),
     )
-    mdhd = box(b"mdhd", 0, 0, 0, timescale, ticks, 0x55C40000)  # language und
-    hdlr = box(b"hdlr", 0, 0, handler, bytes(13))
-    mdia = box(b"mdia", mdhd, hdlr, box(b"minf", media_header, _DINF, stbl))
-    place = (3, 0, 0, number, 0, seconds * _TIMESCALE, 0, 0, 0, volume)  # flags 3: enabled and in the movie
-    tkhd = box(b"tkhd", *place, *_MATRIX, width << 16, height << 16)
+    mdia = box(
+        b"mdia",
+        box(b"mdhd", 0, 0, 0, timescale, ticks, 0x55C40000),  # language und
+        box(b"hdlr", 0, 0, handler, bytes(13)),
+        box(b"minf", media_header, _DINF, stbl),
+    )
+    tkhd = box(
+        b"tkhd",
+        3,  # enabled and in the movie
+        0,  # created
+        0,  # modified
+        number,
+        0,
+        pictures * 1000,
+        0,
+        0,
+        0,  # layer, group
+        volume,
+        *_MATRIX,
+        width << 16,
+        height << 16,
+    )
     return box(b"trak", tkhd, mdia)
 
 
-def draw_test_card(
-    width: int, height: int, seconds: int, *, seed: str, text: str, audio: bool, tags: Tags | None = None
-) -> bytes:
-    """An MP4 of exactly this size in pixels and length in seconds; the same arguments give the same bytes.
+class Mould(NamedTuple):
+    """What all clips of a shape have in common."""
 
-    Odd sizes are rounded down to even ones, as 4:2:0 needs; what no H.264 level holds is scaled down.
+    pictures: bytes  # all but the first
+    sound: bytes
+    tracks: bytes  # what moov starts with
+    holes: list[int]  # in these: the first picture's size, the offsets of both
+
+
+_MOULD_BYTES = 250_000  # of one that is kept: 4 MB in all
+
+
+@functools.lru_cache(maxsize=16)
+def mould_of(width: int, height: int, seconds: int, audio: bool) -> Mould:
+    """The mould for clips of this shape."""
+    canvas = canvas_of(width, height)
+    pictures = [b"", *later_pictures(canvas, seconds)]
+    count = len(pictures)
+    tracks = box(
+        b"mvhd",
+        0,
+        0,  # created
+        0,  # modified
+        _TIMESCALE,
+        count * 1000,
+        0x10000,  # rate 1.0
+        0x1000000,  # volume 1.0
+        0,
+        0,
+        *_MATRIX,
+        bytes(24),
+        3,  # next track
+    )
+    tracks += trak(b"vide", pictures, count, avc1(width, height), width, height)
+    # The table of sizes ends where stco starts, whose 20 bytes end the track.
+    holes = [len(tracks) - 20 - 4 * count, len(tracks) - 4]
+    sound = []
+    if audio:
+        for start in range(0, count * _SAMPLE_RATE // FPS, _AAC_FRAME):
+            beeps = start % _SAMPLE_RATE < _SAMPLE_RATE // 10  # a tenth of each second
+            sound.append(_BEEP if beeps else _SILENCE)
+        tracks += trak(b"soun", sound, count, _MP4A, 0, 0)
+        holes.append(len(tracks) - 4)
+    return Mould(b"".join(pictures), b"".join(sound), tracks, holes)
+
+
+def draw_test_card(
+    width: int,
+    height: int,
+    seconds: int,
+    *,
+    seed: str,
+    text: str,
+    audio: bool,
+    tags: Tags | None = None,
+) -> bytes:
+    """An MP4 of exactly this size in pixels, as long as so many seconds and a picture.
+
+    The same arguments give the same bytes.  Odd sizes are rounded down to even ones, as
+    4:2:0 needs; what no H.264 level holds is scaled down.
     """
-    shrink = math.sqrt(max(1, width * height / 256 / _MAX_MACROBLOCKS, max(width, height) ** 2 / 16800**2))
+    too_large = width * height / 256 / _MAX_MACROBLOCKS
+    shrink = math.sqrt(max(1, too_large, max(width, height) ** 2 / 16800**2))
     width, height = (max(2, int(side / shrink) // 2 * 2) for side in (width, height))
     seconds = max(1, min(seconds, MAX_CLIP_SECONDS))
-    video = [len(unit).to_bytes(4, "big") + unit for unit in pictures(width, height, seconds, seed, text)]
-    aac_frames = range(0, seconds * _SAMPLE_RATE if audio else 0, _AAC_FRAME)  # a tenth of each second beeps
-    sound = [_BEEP if at % _SAMPLE_RATE < _SAMPLE_RATE // 10 else _SILENCE for at in aac_frames]
-    media = b"".join(video)
-    entry = avc1(width, height)
-    form = (0x10000, 0x1000000, 0, 0, *_MATRIX)  # rate 1.0, volume 1.0
-    mvhd = box(b"mvhd", 0, 0, 0, _TIMESCALE, seconds * _TIMESCALE, *form, bytes(24), 3)  # next track 3
+    mould = mould_of(width, height, seconds, audio)
+    if sum(map(len, mould)) > _MOULD_BYTES:
+        mould_of.cache_clear()  # of the others too: they are soon made again
+    first = first_picture(canvas_of(width, height), seed, text)
     # Tags in the manner of iTunes, which is what players show.
-    named = [(b"\xa9" + name, value.encode("utf-8", "replace")) for name, value in (tags or {}).items()]
-    ilst = box(b"ilst", *[box(kind, box(b"data", 1, 0, value)) for kind, value in named])
-    hdlr = box(b"hdlr", 0, 0, b"mdirappl", bytes(9))
-    udta = box(b"udta", box(b"meta", 0, hdlr, ilst))
-
-    def moov(start: int) -> bytes:
-        traks = [trak(b"vide", video, seconds, entry, (width, height), start)]
-        if sound:
-            traks.append(trak(b"soun", sound, seconds, _MP4A, (0, 0), start + len(media)))
-        return box(b"moov", mvhd, *traks, udta)
-
+    ilst = box(
+        b"ilst",
+        *[
+            box(b"\xa9" + name, box(b"data", 1, 0, value.encode("utf-8", "replace")))
+            for name, value in (tags or {}).items()
+        ],
+    )
+    udta = box(b"udta", box(b"meta", 0, box(b"hdlr", 0, 0, b"mdirappl", bytes(9)), ilst))
     ftyp = box(b"ftyp", b"isom", 512, b"isomiso2avc1mp41")
-    start = len(ftyp) + len(moov(0)) + 8  # moov is as long whatever the offsets are
-    return b"".join([ftyp, moov(start), box(b"mdat", media, *sound)])
+    start = len(ftyp + mould.tracks + udta) + 16
+    numbers = (len(first), start, start + len(first) + len(mould.pictures))
+    tracks = bytearray(mould.tracks)
+    # Without sound there is no hole for the last one.
+    for hole, number in zip(mould.holes, numbers, strict=False):
+        tracks[hole : hole + 4] = number.to_bytes(4, "big")
+    moov = box(b"moov", bytes(tracks), udta)
+    return ftyp + moov + box(b"mdat", first, mould.pictures, mould.sound)
 
 
-def clip_of(job: Job, index: int) -> bytes | Path:
-    """What output `index` of a job is downloaded as: the fixture's file or bytes, else a test card in its shape.
+def clip_of(job: Job, index: int) -> bytes | str:
+    """What output `index` of a job is downloaded as: bytes, or the path of a file.
 
-    A request with a seed gets the same bytes again; without one the colours, and the title, are the job's own.
+    The fixture's own, else a test card in the job's shape.  A request with a seed gets the same
+    bytes again; without one the colours, and the title, are the job's own.
     """
-    if job.plan.clip:
+    if job.plan.clip is not None:
         return job.plan.clip
-    wanted, model = job.wanted, job.model
-    name = job.id if wanted.seed is None else f"seed {wanted.seed}"
+    submit, model = job.submit, job.model
+    name = job.id
+    if submit.seed is not None:
+        name = f"seed {submit.seed}"
     if job.plan.outputs > 1:
         name += f" ({index + 1} of {job.plan.outputs})"
+    width, height = output_size(submit.shape, model)
     return draw_test_card(
-        *output_size(wanted.shape, model),
-        duration_of(wanted.shape, model),
+        width,
+        height,
+        duration_of(submit.shape, model),
         seed=name,
-        text=wanted.prompt,
-        audio=has_audio(wanted.shape, model),
-        tags={b"nam": name, b"ART": wanted.model, b"cmt": wanted.prompt},
+        text=submit.prompt,
+        audio=has_audio(submit.shape, model),
+        tags={b"nam": name, b"ART": submit.model, b"cmt": submit.prompt},
     )
 
 
-# ============ 7. Webhooks: event, signature, delivery ========================================================
+# ============ 7. Webhooks: event, signature, delivery =======================================
 #
-# docs: cookbook/video-generation-webhooks, read 2026-08, and one live capture.  What is not known, and so the mock's
-# own: BACKOFF, the timeout, that redirects are not followed, that a test run reaches nobody outside by accident.
+# docs: cookbook/video-generation-webhooks, read 2026-08, and one live capture.  What is not
+# known, and so the mock's own: BACKOFF, the timeout, that redirects are not followed, that a
+# test run reaches nobody outside by accident.
 
-BACKOFF = (1.0, 2.0, 4.0, 8.0)  # seconds on the mock's clock between the attempts of a delivery
-WEBHOOK_TIMEOUT_SECONDS = 10.0  # real ones, for a whole attempt
-MAX_IN_FLIGHT = 8  # attempts at once, two to one receiver and one once half are taken
-_ANSWER = rb"(?:HTTP/1\.[01] 1.*?\r?\n\r?\n)*HTTP/1\.[01] ([2-9]\d\d).*\n"
+BACKOFF = (
+    1.0,
+    2.0,
+    4.0,
+    8.0,
+)  # seconds on the mock's clock between the attempts of a delivery
+WEBHOOK_SECONDS = 10.0  # real ones, for a whole attempt
+MAX_UNDER_WAY = 64  # attempts at once
+_MAX_DONE = 1_000  # deliveries that are over and still listed
 
 
 class Delivery(NamedTuple):
     """One webhook on its way: what is sent, when next, and what became of the attempts so far."""
 
+    number: int
     job: Job
-    url: str
-    receiver: str  # "host:port"
     body: bytes
     due_at: float
-    state: str = "pending"  # pending, delivered, failed, refused
-    reason: str | None = None  # of a refusal or failure
+    state: str = "pending"  # pending, delivered, failed, refused, dropped
+    reason: str | None = None  # of any end but delivered
     headers: dict[str, str] = {}  # of the latest attempt
-    attempts: tuple[dict[str, Any], ...] = ()
+    attempts: tuple[Json, ...] = ()
     held: Fault | None = None  # a fault that delays this attempt and strikes when it is due
-    number: int = 0
 
 
 def _webhook_event(job: Job) -> bytes:
-    outcome: dict[str, Any] = {"error": job.error}
+    data: Json = {
+        "id": job.id,
+        "status": job.ending.value,
+        "generation_id": job.id,
+        "model": job.submit.model,
+    }
     if job.ending is Status.COMPLETED:
-        outcome = {"unsigned_urls": unsigned_urls(job, Links(job.origin)), "usage": usage_to_wire(job)}
-    status = job.ending.value
-    data = {"id": job.id, "status": status, "generation_id": job.id, "model": job.wanted.model, **outcome}
-    return to_json({"type": f"video.generation.{status}", "created_at": iso_time(job.ends_at), "data": data})
+        data["unsigned_urls"] = unsigned_urls(job, Links(job.origin))
+        data["usage"] = usage_to_wire(job)
+    else:
+        data["error"] = job.error
+    event = {
+        "type": f"video.generation.{job.ending.value}",
+        "created_at": iso_time(job.ends_at),
+        "data": data,
+    }
+    return to_json(event)
 
 
 def iso_time(at: float) -> str:
     """2026-04-24T12:00:00.000Z"""
     seconds, milliseconds = divmod(round(at * 1000), 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}Z"
+    day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{day}.{milliseconds:03}Z"
 
 
 def sign(secret: str, timestamp: int, body: bytes) -> str:
     """X-OpenRouter-Signature: HMAC-SHA256 over "<t>,<body>"; a comma, unlike Stripe's dot."""
-    digest = hmac.new(secret.encode(), f"{timestamp},".encode() + body, hashlib.sha256).hexdigest()
+    signed = f"{timestamp},".encode() + body
+    digest = hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
     return f"t={timestamp},v1={digest}"
 
 
-def _webhook_headers(delivery: Delivery, secret: str) -> dict[str, str]:
-    job, signature = delivery.job, delivery.job.plan.webhook.signature
-    key = f"{job.id}-{job.ending.value}"
-    headers = {"Content-Type": "application/json", "X-OpenRouter-Idempotency-Key": key}
+def _webhook_headers(job: Job, body: bytes, secret: str) -> dict[str, str]:
+    signature = job.plan.webhook.signature
+    headers = {
+        "Content-Type": "application/json",
+        "X-OpenRouter-Idempotency-Key": f"{job.id}-{job.ending.value}",
+    }
     if secret and signature != "none":
-        timestamp = int(time.time())  # real time: receivers compare it with their own clock
-        timestamp -= 600 if signature == "stale" else 0  # they refuse more than 300 s
-        secret = f"not {secret}" if signature == "bad" else secret
-        headers["X-OpenRouter-Signature"] = sign(secret, timestamp, delivery.body)
+        timestamp = int(_real_time())  # receivers compare it with their own clock
+        if signature == "stale":
+            timestamp -= 600  # they refuse more than 300 s
+        if signature == "bad":
+            secret = f"not {secret}"
+        headers["X-OpenRouter-Signature"] = sign(secret, timestamp, body)
     return headers
 
 
@@ -2233,156 +3278,275 @@ def may_deliver(url: str, callback_hosts: Sequence[str]) -> bool:
     return "*" in callback_hosts or host in {name.lower() for name in callback_hosts}
 
 
-def deliveries_of(job: Job, config: Config) -> list[Delivery]:
-    """What has to be sent for a job that has ended: one delivery, or as many as its fixture says."""
-    assert job.callback_url
-    parts, webhook = urlsplit(job.callback_url), job.plan.webhook
-    receiver, due_at = f"{parts.hostname}:{parts.port or parts.scheme}", job.ends_at + webhook.delay
-    first = Delivery(job, job.callback_url, receiver, _webhook_event(job), due_at)
-    if not may_deliver(job.callback_url, config.callback_host):
-        reason = f"{parts.hostname} is not loopback; allow it with --callback-host {parts.hostname}"
-        return [first._replace(state="refused", reason=reason)]
-    return [first._replace(due_at=due_at + i) for i in range(webhook.times)]
-
-
-def _after_attempt(delivery: Delivery, started: float, now: float, outcome: dict[str, Any]) -> Delivery:
-    attempts = (*delivery.attempts, {"at": round(now, 3), **outcome})
-    delivery = delivery._replace(attempts=attempts, held=None)
+def _after_attempt(delivery: Delivery, outcome: Json, seconds: float) -> Delivery:
+    """The delivery after an attempt that took so many real seconds."""
+    delivery = delivery._replace(attempts=(*delivery.attempts, outcome), held=None)
     if 200 <= outcome.get("status", 0) < 300 and "error" not in outcome:
         return delivery._replace(state="delivered")
-    if len(attempts) > len(BACKOFF):
-        return delivery._replace(state="failed", reason=f"no success in {len(attempts)} attempts")
-    # Reckoned from when it was due, so that one jump of the clock brings all attempts that fall within it.
-    return delivery._replace(due_at=delivery.due_at + (now - started) + BACKOFF[len(attempts) - 1])
+    failures = len(delivery.attempts)
+    if failures > len(BACKOFF):
+        return delivery._replace(
+            state="failed", reason=f"no success in {failures} attempts"
+        )
+    # Reckoned from when it was due, so that one jump of the clock brings all attempts that fall
+    # within it.
+    return delivery._replace(due_at=delivery.due_at + seconds + BACKOFF[failures - 1])
 
 
 class Threads:
-    """Threads of one name, known while they run, so that a stop can wait for them."""
+    """Daemon threads of one name, known while they run, so that a stop can wait for them."""
 
     def __init__(self, name: str, on_error: Callable[[BaseException], None]) -> None:
-        self._name, self._on_error = name, on_error
-        self._lock = threading.Lock()  # guards the list
-        self._threads: list[threading.Thread] = []
+        self._name = name
+        self._on_error = on_error
+        self._running: set[threading.Thread] = set()
 
     def start(self, work: Callable[..., None], *args: Any) -> bool:
         """Have this done in a thread of its own; False if there is none to be had."""
-        thread = threading.Thread(target=self._run, args=(work, *args), name=self._name, daemon=True)
-        with self._lock:
-            self._threads = [other for other in self._threads if other.is_alive()]
-            try:
-                thread.start()
-            except RuntimeError:
-                return False
-            self._threads.append(thread)
-            return True
+        thread = threading.Thread(
+            target=self._run, args=(work, *args), name=self._name, daemon=True
+        )
+        self._running.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            self._running.discard(thread)
+            return False
+        return True
 
     def _run(self, work: Callable[..., None], *args: Any) -> None:
         try:
             work(*args)
         except Exception as error:
             self._on_error(error)
+        finally:
+            self._running.discard(threading.current_thread())
 
-    def join(self) -> None:
-        """Wait for all, also for those that one of them starts meanwhile; for five seconds at most."""
-        end = time.monotonic() + 5
-        while (alive := [thread for thread in self._threads if thread.is_alive()]) and time.monotonic() < end:
-            alive[0].join(end - time.monotonic())
+    def join(self, seconds: float) -> None:
+        """Wait for all, for so many seconds at most; what hangs longer is left to itself."""
+        end = _monotonic() + seconds
+        for thread in list(self._running):
+            thread.join(max(0, end - _monotonic()))
 
 
 class Courier:
-    """Delivers webhooks: one thread that waits for what is due, and one per attempt, at most MAX_IN_FLIGHT."""
+    """Delivers webhooks: one thread that waits for what is due, and one per attempt.
 
-    def __init__(self, store: Store, secret: str, on_error: Callable[[BaseException], None]) -> None:
-        self._store, self._secret = store, secret
-        self._starting = threading.Lock()  # guards the start: the thread is there once a job has a callback
+    The first is there once a job has a callback.  An attempt that has taken too long has its
+    socket shut down by the first thread, however slowly the receiver's answer drips.
+    """
+
+    def __init__(
+        self, store: Store, config: Config, on_error: Callable[[BaseException], None]
+    ) -> None:
+        self._store = store
+        self._config = config
         self._threads = Threads("webhooks", on_error)
-        self._started = False
-        self._sockets: set[socket.socket] = set()  # of attempts under way; `stop` ends them
-        self._stopped = False
+        self._changed = threading.Condition()  # guards every field below
+        self._news = False  # something changed since the thread looked
+        self._started = self._stopped = False
+        self._numbers = itertools.count(1)
+        self._sockets: dict[
+            socket.socket, float
+        ] = {}  # of attempts under way, to their deadline
+        self._under_way = 0
+        self._set_up()
+
+    def _set_up(self) -> None:
+        self._pending: dict[
+            int, Delivery
+        ] = {}  # by number, the oldest first; at most max_jobs
+        self._done: dict[int, Delivery] = {}  # by number, the first to end first
+        self._due: list[
+            tuple[float, int]
+        ] = []  # heap of (due, number): pending, not under way
 
     def wake(self) -> None:
-        """Start, unless started already."""
-        with self._starting:
+        """Look again what is due: a job has a callback, or the clock has moved."""
+        with self._changed:
+            self._news = True
             if not self._started and not self._stopped:
                 self._started = self._threads.start(self._run)
+            self._changed.notify_all()
+
+    def reset(self) -> None:
+        with self._changed:
+            self._set_up()
+
+    def stop(self) -> None:
+        """End what is under way; an attempt that hangs in connecting does no more harm."""
+        with self._changed:
+            self._stopped = True
+            for sock in self._sockets:
+                shut_down(sock)
+            self._changed.notify_all()
+        self._threads.join(0.2)
+
+    def deliveries(self, job_ids: Collection[str] | None = None) -> list[Delivery]:
+        """Those of these jobs, or all, oldest first."""
+        with self._changed:
+            known = {**self._done, **self._pending}
+        chosen = [d for d in known.values() if job_ids is None or d.job.id in job_ids]
+        return sorted(chosen, key=lambda delivery: delivery.number)
+
+    def wait_for_done(
+        self, wanted: Callable[[Delivery], bool], count: int, seconds: float
+    ) -> None:
+        """Block up to so many real seconds until `count` of these are not pending any more."""
+
+        def enough() -> bool:
+            return self._stopped or sum(map(wanted, self._done.values())) >= count
+
+        with self._changed:
+            self._changed.wait_for(enough, seconds)
 
     def _run(self) -> None:
-        while (delivery := self._store.next_delivery()) is not None:
-            if not self._threads.start(self._attempt, delivery):
-                self._attempt(delivery)
+        while not self._stopped:
+            ended, next_end = self._store.take_ended()
+            with self._changed:
+                for job in ended:
+                    self._announce(job)
+                delivery = self._next_due()
+                if delivery is None:
+                    self._wait_until(next_end)
+                    continue
+            self._start_attempt(delivery)
 
-    def _attempt(self, delivery: Delivery) -> None:
-        store, job, fault = self._store, delivery.job, delivery.held
-        if fault is None:
-            fault = store.draw_fault("webhook", lambda: job.scope, store.epoch, job.id) or Fault("webhook")
-            if fault.delay:
-                store.attempted(delivery._replace(held=fault, due_at=delivery.due_at + fault.delay))
+    def _announce(self, job: Job) -> None:  # self._changed is held
+        webhook = job.plan.webhook
+        host = urlsplit(job.callback_url or "").hostname
+        refused: Json = {}
+        if not may_deliver(job.callback_url or "", self._config.callback_host):
+            cure = f"allow it with --callback-host {host}"
+            refused = {"state": "refused", "reason": f"{host} is not loopback; {cure}"}
+        for index in range(webhook.times):
+            due_at = job.ends_at + webhook.delay + index
+            number = next(self._numbers)
+            self._keep(Delivery(number, job, _webhook_event(job), due_at, **refused))
+            if refused:
                 return
-        headers, started = _webhook_headers(delivery, self._secret), store.now()
-        outcome: dict[str, Any] = {"fault": fault.label} if fault.label else {}
-        if fault.status is not None:
-            outcome["status"] = fault.status
-        elif fault.close:
-            outcome["error"] = "not sent"
+
+    def _keep(self, delivery: Delivery) -> None:  # self._changed is held
+        number = delivery.number
+        if delivery.state == "pending":
+            self._pending[number] = delivery
+            heapq.heappush(self._due, (delivery.due_at, number))
+            if len(self._pending) > self._config.max_jobs:
+                reason = f"more than {self._config.max_jobs} were pending"
+                oldest = self._pending[next(iter(self._pending))]
+                self._keep(oldest._replace(state="dropped", reason=reason))
         else:
-            body = (b'{"malformed' if fault.malformed else delivery.body)[: fault.truncate]
+            self._pending.pop(number, None)
+            self._done[number] = delivery
+            if len(self._done) > _MAX_DONE:
+                del self._done[next(iter(self._done))]
+        self._changed.notify_all()
+
+    def _next_due(self) -> Delivery | None:  # self._changed is held
+        now = self._store.now()
+        while self._due and self._due[0][0] <= now and self._under_way < MAX_UNDER_WAY:
+            delivery = self._pending.get(heapq.heappop(self._due)[1])
+            if delivery is not None:
+                self._under_way += 1
+                return delivery
+        return None
+
+    def _wait_until(self, next_end: float) -> None:  # self._changed is held
+        now = _monotonic()
+        for sock, deadline in self._sockets.items():
+            if now > deadline:
+                shut_down(sock)
+        due = next_end
+        if self._due and self._under_way < MAX_UNDER_WAY:
+            due = min(due, self._due[0][0])
+        longest = 3600.0
+        if self._sockets:
+            longest = 1.0
+        if not self._news and not self._stopped:
+            self._changed.wait(min(max(0.0, due - self._store.now()), longest))
+        self._news = False
+
+    def _start_attempt(self, delivery: Delivery) -> None:
+        job, fault = delivery.job, delivery.held
+        if fault is None:
+            epoch = self._store.epoch
+            fault = self._store.draw_fault("webhook", job.scope, epoch, job) or Fault(
+                "webhook"
+            )
+            if fault.delay:
+                due_at = delivery.due_at + fault.delay
+                self._finish(delivery._replace(held=fault, due_at=due_at))
+                return
+        if not self._threads.start(self._attempt, delivery, fault):
+            self._attempt(delivery, fault)
+
+    def _finish(self, delivery: Delivery) -> None:
+        with self._changed:
+            self._under_way -= 1
+            if delivery.number in self._pending:  # a reset forgets it
+                self._keep(delivery)
+
+    def _attempt(self, delivery: Delivery, fault: Fault) -> None:
+        started = _monotonic()
+        body = (fault.body or delivery.body)[: fault.truncate]
+        headers = _webhook_headers(delivery.job, delivery.body, self._config.webhook_secret)
+        outcome: Json = {"at": round(self._store.now(), 3)}
+        if fault.label:
+            outcome["fault"] = fault.label
+        if fault.close:
+            outcome["error"] = "not sent"
+        elif fault.status is not None and fault.body is None:
+            outcome["status"] = fault.status
+        else:
             try:
-                outcome["status"] = self._send(delivery.url, body, headers)
+                outcome["status"] = self._send(
+                    delivery.job.callback_url or "", body, headers
+                )
             except (OSError, ValueError, http.client.HTTPException) as error:
                 outcome["error"] = f"{type(error).__name__}: {error}"
             if fault.lost:
                 outcome["error"] = "answer lost"
-        store.attempted(_after_attempt(delivery._replace(headers=headers), started, store.now(), outcome))
+        delivery = delivery._replace(headers=headers)
+        self._finish(_after_attempt(delivery, outcome, _monotonic() - started))
 
     def _send(self, url: str, body: bytes, headers: dict[str, str]) -> int:
-        """POST, and the status of the answer, within WEBHOOK_TIMEOUT_SECONDS however slowly it comes."""
+        """POST, and the status of the answer."""
         parts = urlsplit(url)
         secure, host = parts.scheme == "https", parts.hostname or ""
-        port = parts.port or (443 if secure else 80)
-        deadline = time.monotonic() + WEBHOOK_TIMEOUT_SECONDS
-        sock = socket.create_connection((host, port), WEBHOOK_TIMEOUT_SECONDS)
+        port = parts.port or (80, 443)[secure]
+        sock = socket.create_connection((host, port), WEBHOOK_SECONDS)
         if secure:
-            context = ssl.create_default_context()
-            sock = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
-        self._sockets.add(sock)
-        try:
-            if self._stopped:
-                raise ConnectionError("the mock stops")
+            sock = ssl.create_default_context().wrap_socket(
+                sock, server_hostname=host, do_handshake_on_connect=False
+            )
+        with contextlib.closing(sock), self._watched(sock):
             if isinstance(sock, ssl.SSLSocket):
                 sock.do_handshake()
             connection = http.client.HTTPConnection(host, port)
             connection.sock = sock
-            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+            path = quote(path, safe="%/?&=:;,+~!$'()*@[]")
             connection.request("POST", path, body, {**headers, "Connection": "close"})
-            return self._read_status(sock, deadline)
+            response = connection.getresponse()
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                sock.settimeout(0.2)  # let the receiver finish its answer
+                response.read(65_536)
+            return response.status
+
+    @contextlib.contextmanager
+    def _watched(self, sock: socket.socket) -> Iterator[None]:
+        """While this lasts, the socket is shut down at its deadline, and at a stop."""
+        with self._changed:
+            if self._stopped:
+                raise ConnectionError("the mock stops")
+            self._sockets[sock] = _monotonic() + WEBHOOK_SECONDS
+            self._news = True
+            self._changed.notify_all()
+        try:
+            yield
         finally:
-            self._sockets.discard(sock)
-            sock.close()
-
-    @staticmethod
-    def _read_status(sock: socket.socket, deadline: float) -> int:
-        answer = b""
-        while not (match := re.match(_ANSWER, answer, re.DOTALL)):
-            if len(answer) > 65536 or (b"\n" in answer and not answer.startswith(b"HTTP/1.")):
-                raise ValueError("no HTTP answer")
-            sock.settimeout(max(0.001, deadline - time.monotonic()))
-            part = sock.recv(65536)
-            if not part:
-                raise ConnectionError("closed without an answer")
-            answer += part
-        with contextlib.suppress(OSError):  # let the receiver finish its answer: it may be slower than this
-            sock.settimeout(0.2)
-            while sock.recv(65536) and time.monotonic() < deadline:
-                pass
-        return int(match[1])
-
-    def stop(self) -> None:
-        """End what is under way; the store has been closed before."""
-        with self._starting:
-            self._stopped = True
-        for sock in list(self._sockets):
-            shut_down(sock)
-        self._threads.join()
+            with self._changed:
+                del self._sockets[sock]
 
 
 def shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
@@ -2391,7 +3555,7 @@ def shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
         sock.shutdown(how)
 
 
-# ============ 8. Requests and responses ======================================================================
+# ============ 8. Requests and responses =====================================================
 #
 # What passes between the adapter and the handlers: bytes on the one side, no socket on the other.
 
@@ -2405,28 +3569,42 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     note: Note
-    refusal: ApiError | None = None  # the adapter's: the body, and maybe the head, could not be read
+    refusal: ApiError | None = (
+        None  # the adapter's: body, and maybe head, could not be read
+    )
 
     @property
     def url(self) -> str:
         """Path and query."""
-        return f"{self.path}?{self.query}" if self.query else self.path
+        if self.query:
+            return f"{self.path}?{self.query}"
+        return self.path
 
     @property
     def parameters(self) -> dict[str, str]:
         """The query, decoded; the last of several values."""
-        return {name: values[-1] for name, values in parse_qs(self.query, keep_blank_values=True).items()}
+        parsed = parse_qs(self.query, keep_blank_values=True)
+        return {name: values[-1] for name, values in parsed.items()}
+
+
+def kept_body_of(request: Request) -> bytes:
+    """What journal and job keep of the body, worked out once."""
+    note = request.note
+    if note.body is None:
+        note.body = kept_body(request.body)
+    return note.body
 
 
 class Response(NamedTuple):
-    """One HTTP response.  `stream` goes out instead of `body`: chunked, unless `length` tells its bytes."""
+    """One HTTP response.  `stream` goes out instead of `body`: chunked, unless `length` is given."""
 
     status: int
     body: bytes = b""
     headers: Headers = ()
     stream: Iterator[bytes] | None = None
-    length: int | None = None
+    length: int | None = None  # of the stream, in bytes
     truncate: int | None = None  # send this many bytes of the body and close
+    stall: float = 0.0  # real seconds of silence before the close
     dropped: bool = False  # close without an answer
 
 
@@ -2439,7 +3617,7 @@ _API_HEADERS: Headers = (
 _JSON: Headers = (("Content-Type", "application/json"),)
 _API_JSON = _JSON + _API_HEADERS
 _DROPPED = Response(0, dropped=True)
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 18
 
 
 def json_response(value: Any, status: int = 200, headers: Headers = ()) -> Response:
@@ -2452,49 +3630,74 @@ def error_response(error: ApiError, headers: Headers = _API_JSON) -> Response:
     return Response(error.status, to_json(error_to_wire(error)), headers + error.headers)
 
 
-def clip_response(request: Request, clip: bytes | Path, headers: Headers, ranges: bool) -> Response:
-    """A clip as production sends it: whole and chunked; or, for players, with its length and by range."""
+def clip_response(
+    request: Request, clip: bytes | str, headers: Headers, ranges: bool
+) -> Response:
+    """A clip as production sends it: whole and chunked; or, for players, by range."""
     try:
-        size = len(clip) if isinstance(clip, bytes) else clip.stat().st_size
+        size = len(clip) if isinstance(clip, bytes) else os.path.getsize(clip)
     except OSError:
         raise ApiError(502) from None  # the fixture's file has gone since it was read
     mp4: Headers = (("Content-Type", "video/mp4"), *headers)
     if not ranges:
         return Response(200, headers=mp4, stream=_blocks(clip, 0, size))
     mp4 += (("Accept-Ranges", "bytes"),)
-    wanted = _parse_range(request.headers.get("range", ""), size)
-    start, stop = wanted or (0, size)
-    if wanted:
-        mp4 += (("Content-Range", f"bytes {start}-{stop - 1}/{size}"),)
-    return Response(206 if wanted else 200, b"", mp4, _blocks(clip, start, stop), stop - start)
+    part = _parse_range(request.headers.get("range", ""), size)
+    if part is None:
+        return Response(200, headers=mp4, stream=_blocks(clip, 0, size), length=size)
+    start, stop = part
+    mp4 += (("Content-Range", f"bytes {start}-{stop - 1}/{size}"),)
+    return Response(
+        206, headers=mp4, stream=_blocks(clip, start, stop), length=stop - start
+    )
 
 
 def _parse_range(header: str, size: int) -> tuple[int, int] | None:
+    """First byte and the one after the last; None for all that is no single range."""
     match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header.replace(" ", ""))
-    first, last = match.groups() if match else ("", "")
-    if not (first or last) or (first and last and int(last) < int(first)):
-        return None  # the whole is to be sent, as for all that is no single range
-    start = int(first) if first else max(0, size - int(last))
-    stop = min(int(last) + 1, size) if first and last else size
+    if match is None:
+        return None
+    first, last = match.groups()
+    if not first and not last:
+        return None
+    if not first:
+        start, stop = max(0, size - int(last)), size
+    else:
+        start, stop = int(first), min(int(last or size) + 1, size)
+        if last and int(last) < start:
+            return None
     if start >= stop:
-        raise ApiError(416, "Range Not Satisfiable", headers=(("Content-Range", f"bytes */{size}"),))
+        headers = (("Content-Range", f"bytes */{size}"),)
+        raise ApiError(416, "Range Not Satisfiable", headers=headers)
     return start, stop
 
 
-def _blocks(clip: bytes | Path, start: int, stop: int) -> Iterator[bytes]:
-    with io.BytesIO(clip) if isinstance(clip, bytes) else clip.open("rb") as file:
+def _blocks(clip: bytes | str, start: int, stop: int) -> Iterator[bytes]:
+    with io.BytesIO(clip) if isinstance(clip, bytes) else open(clip, "rb") as file:
         file.seek(start)
-        while start < stop and (block := file.read(min(_BLOCK_BYTES, stop - start))):
+        while start < stop:
+            block = file.read(min(_BLOCK_BYTES, stop - start))
+            if not block:
+                return
             start += len(block)
             yield block
 
 
+def _first(values: str) -> str:
+    # of a forwarded header: the first value that is not empty
+    return next(filter(None, map(str.strip, values.split(","))), "")
+
+
 @functools.lru_cache(maxsize=1024)
 def origin_of(host: str, forwarded_host: str, forwarded_proto: str) -> str:
-    """The origin that the client used: X-Forwarded-Proto and -Host (first value, if it can be one), else Host."""
-    scheme = "https" if forwarded_proto.split(",")[0].strip().lower() == "https" else "http"
-    forwarded = forwarded_host.split(",")[0].strip()
-    return f"{scheme}://{forwarded if re.fullmatch(_HOST, forwarded) else host}"
+    """The origin that the client used: X-Forwarded-Proto and -Host if they can be one, else Host."""
+    scheme = "http"
+    if _first(forwarded_proto).lower() == "https":
+        scheme = "https"
+    forwarded = _first(forwarded_host)
+    if re.fullmatch(_HOST, forwarded):
+        host = forwarded
+    return f"{scheme}://{host}"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -2507,19 +3710,29 @@ def key_label(api_key: str) -> str:
 def bearer_key(authorization: str) -> str | None:
     """The key of an Authorization header, if that is a usable bearer."""
     scheme, _, key = authorization.partition(" ")
-    return key.strip() or None if scheme.lower() == "bearer" else None
+    if scheme.lower() != "bearer":
+        return None
+    return key.strip() or None
+
+
+_LONGEST_SCOPE = 200
 
 
 def scope_of(request: Request) -> str:
     """Whose counters a request moves: X-Test-Id, else ?testId=, else its key."""
-    name = request.headers.get("x-test-id") or (request.query and request.parameters.get("testId"))
+    name = request.headers.get("x-test-id", "")
+    if not name and request.query:
+        name = request.parameters.get("testId", "")
+    if len(name) > _LONGEST_SCOPE:
+        return f"{name[:_LONGEST_SCOPE]}… {key_label(name)}"
     return name or key_label(bearer_key(request.headers.get("authorization", "")) or "")
 
 
-# ============ 9. Video API handlers ==========================================================================
+# ============ 9. Video API handlers =========================================================
 #
-# Parse, act, render.  A handler takes the mock, the request and its route's path groups; it raises ApiError and never
-# builds an error reply.  The order of the checks is the contract's: a refused request uses up nothing.
+# Parse, act, render.  A handler takes the mock, the request and its route's path groups; it
+# raises ApiError and never builds an error reply.  The order of the checks is the contract's:
+# a refused request uses up nothing.
 
 
 def require_key(mock: VideoMock, request: Request) -> str:
@@ -2535,111 +3748,134 @@ def require_key(mock: VideoMock, request: Request) -> str:
     return key_label(key)
 
 
-def fault_error(fault: Fault, wanted: VideoRequest | None = None, model: Model | None = None) -> ApiError:
+def fault_error(
+    fault: Fault, submit: VideoRequest | None = None, model: Model | None = None
+) -> ApiError:
     """The refusal that a fixture or fault orders, with what production adds to this status."""
     status, metadata, seconds = fault.status or 500, fault.metadata, fault.retry_after
-    limit: Headers = ()
-    if status == 403 and metadata is None and wanted and model:
-        flagged = {"reasons": ["violence"], "flagged_input": wanted.prompt[:100]}
-        metadata = {**flagged, "provider_name": model.provider, "model_slug": model.id}
+    headers: Headers = ()
+    if status == 403 and metadata is None and submit and model:
+        metadata = {
+            "reasons": ["violence"],
+            "flagged_input": submit.prompt[:100],
+            "provider_name": model.provider,
+            "model_slug": model.id,
+        }
     if status == 429:
-        metadata = {"error_type": "rate_limit_exceeded"} if metadata is None else metadata
-        seconds = 1 if seconds is None else seconds
-        reset_ms = str(int((time.time() + seconds) * 1000))
-        limit = (("X-RateLimit-Limit", "20"), ("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset", reset_ms))
-    retry = () if seconds is None else (("Retry-After", str(math.ceil(js_number(seconds)))),)
-    return ApiError(status, fault.message, metadata, retry + limit)
+        if metadata is None:
+            metadata = {"error_type": "rate_limit_exceeded"}
+        if seconds is None:
+            seconds = 1
+        headers = (
+            ("X-RateLimit-Limit", "20"),
+            ("X-RateLimit-Remaining", "0"),
+            ("X-RateLimit-Reset", str(int((_real_time() + seconds) * 1000))),
+        )
+    if seconds is not None:
+        headers = (("Retry-After", str(math.ceil(js_number(seconds)))), *headers)
+    return ApiError(status, fault.message, metadata, headers)
 
 
-def with_fault(
+class Instead(Exception):
+    """Leaves a handler with what a fault answers instead of the work."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__()
+        self.response = response
+
+
+def strike(
     mock: VideoMock,
     request: Request,
     fault: Fault | None,
-    work: Callable[[], Response],
-    wanted: VideoRequest | None = None,
+    submit: VideoRequest | None = None,
     model: Model | None = None,
-) -> Response:
-    """Do the work as the fault lets it be done."""
+) -> None:
+    """Let a fault do what it does before the work, or instead of it; `spoilt` does the rest."""
     if fault is None:
-        return work()
-    request.note.fault = fault.label
-    if fault.delay:
-        mock.pause(fault.delay)
+        return
+    request.note.struck, request.note.fault = fault, fault.label
+    if fault.delay and fault.stall is None:
+        mock.stopping.wait(fault.delay)
     if fault.close:
+        raise Instead(_DROPPED)
+    if fault.body is not None:
+        headers = (("Content-Type", fault.content_type), *_API_HEADERS)
+        raise Instead(Response(fault.status or 200, fault.body, headers))
+    if fault.status is not None:
+        raise fault_error(fault, submit, model)
+
+
+def spoilt(response: Response, fault: Fault | None) -> Response:
+    """The answer as a fault lets it get through."""
+    if fault is None:
+        return response
+    if fault.lost:
         return _DROPPED
-    try:
-        if fault.status is not None:
-            raise fault_error(fault, wanted, model)
-        response = Response(200, b'{"id": "gen-vid-', _API_JSON) if fault.malformed else work()
-    except ApiError as error:
-        response = error_response(error)
-    return _DROPPED if fault.lost else response._replace(truncate=fault.truncate)
+    if fault.stall is not None:
+        return response._replace(truncate=fault.stall, stall=fault.delay or math.inf)
+    return response._replace(truncate=fault.truncate)
 
 
 def create_video(mock: VideoMock, request: Request) -> Response:
     """Accept a generation request; answer at once with the job to poll."""
     key = require_key(mock, request)
-    wanted = parse_video_request(request.body, mock.config.callback_host)
+    read = parse_video_request
+    if len(request.body) <= _SMALL_BODY:
+        read = _remembered_request
+    submit = read(request.body, mock.config.callback_host)
     mock.reload_fixtures()
-    model = mock.store.find_model(wanted.model)
+    model = mock.store.find_model(submit.model)
     if model is None:
-        raise ApiError(400, f"{shorten(wanted.model)} is not a valid model ID")
-    check_references(wanted.body)
-    if mock.store.loaded.enforced:
-        check_against_catalogue(wanted, model)
-    if "previous_job_id" in wanted.body and model in mock.store.loaded.models:
+        raise ApiError(400, f"{shorten(submit.model)} is not a valid model ID")
+    check_references(submit.body)
+    if mock.store.loaded.checked:
+        check_against_catalogue(submit, model)
+    if "previous_job_id" in submit.body and model in mock.store.loaded.models:
         raise ApiError(400, f"{model.canonical_slug} does not support previous_job_id")
-    check_prompt(wanted, model)
+    check_prompt(submit, model)
 
     context, scope = request.headers.get("x-aimock-context"), scope_of(request)
-    fixture, fault, misses = mock.store.choose(wanted, context, scope, request.note.epoch)
-    request.note.fixture = fixture.name or None if fixture else None
+    fixture, fault, misses = mock.store.choose(submit, context, scope, request.note.epoch)
+    if fixture is not None:
+        request.note.fixture = fixture.name or None
 
-    def submit() -> Response:
-        if fixture is None:
-            raise _no_match_error(request, misses)
-        if fixture.refusal is not None:
-            raise fault_error(fixture.refusal, wanted, model)
-        job = mock.add_job(request, wanted, model, fixture, key, scope)
-        request.note.job_id = job.id
-        polling_url = mock.links(request).polling_url(job.id)
-        return json_response({"id": job.id, "polling_url": polling_url, "status": "pending"}, status=202)
+    strike(mock, request, fault, submit, model)
+    if fixture is None:
+        raise _no_match_error(request, misses)
+    if fixture.refusal is not None:
+        raise fault_error(fixture.refusal, submit, model)
+    job = mock.add_job(request, submit, model, fixture, key=key, scope=scope)
+    request.note.job_id = job.id
+    wire = {
+        "id": job.id,
+        "polling_url": mock.links(request).polling_url(job.id),
+        "status": WAITING[0].value,
+    }
+    return json_response(wire, status=202)
 
-    return with_fault(mock, request, fault, submit, wanted, model)
 
-
-def _no_match_error(request: Request, misses: list[dict[str, Any]]) -> ApiError:
-    strict = request.headers.get("x-aimock-strict", "").lower() in ("true", "1")  # as aimock does
+def _no_match_error(request: Request, misses: list[Json]) -> ApiError:
     request.note.closest = misses
-    message = "Strict mode: no fixture matched" if strict else "No fixture matched"
-    message += f": {describe_miss(misses[0])}" if misses else ""
-    return ApiError(503 if strict else 404, message, {"closest": misses})
-
-
-def describe_miss(miss: dict[str, Any]) -> str:
-    """A near-miss in words: 'rainy-cat' wants prompt containing 'rain', got 'a dry cat'."""
-    wishes = (f"{d['criterion']} {d['wanted']}, got {d['got']!r}" for d in miss["differences"])
-    return f"{miss['fixture']!r} wants {'; '.join(wishes)}"
+    message, status = "No fixture matched", 404
+    if request.headers.get("x-aimock-strict", "").lower() in (
+        "true",
+        "1",
+    ):  # as aimock does
+        message, status = f"Strict mode: {message.lower()}", 503
+    for miss in misses[:1]:
+        message += f": {describe_miss(miss)}"
+    return ApiError(status, message, {"closest": misses})
 
 
 def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
     """Poll a job: its status, its URLs and cost once it completed, its error once it failed."""
     require_key(mock, request)
-
-    def poll() -> Response:
-        job, now = mock.store.poll(job_id)
-        request.note.job_id, request.note.fixture = job_id, job.fixture
-        links, status = mock.links(request), status_at(job, now)
-        if status in TERMINAL:
-            return json_response(job_to_wire(job, now, links))
-        return _waiting_response(job_id, links.polling_url(job_id), status)
-
-    return with_fault(mock, request, mock.draw_fault("poll", request, job_id), poll)
-
-
-@functools.lru_cache(maxsize=1024)  # mostly what the poll before it got
-def _waiting_response(job_id: str, polling_url: str, status: Status) -> Response:
-    return json_response(waiting_to_wire(job_id, polling_url, status))
+    job = mock.job_of(request, job_id)
+    strike(mock, request, mock.draw_fault("poll", request, job))
+    job, now = mock.poll(request, job_id)
+    request.note.shown = status_at(job, now)
+    return json_response(job_to_wire(job, now, mock.links(request)))
 
 
 def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Response:
@@ -2650,130 +3886,221 @@ def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Respons
         require_key(mock, request)
     index = parse_index(parameters.get("index", ""))
     if signed:
-        _check_signature(mock, job_id, index, parameters)
-    job, now = mock.store.job(job_id, or_latest=False)
-    request.note.job_id, request.note.fixture = job_id, job.fixture
+        check_signature(mock.secret, job_id, index, parameters, mock.now())
+    job = mock.job_of(request, job_id)
+    check_output(job, index, mock.now())
+
+    strike(mock, request, mock.draw_fault("content", request, job))
+    return clip_response(request, clip_of(job, index), _API_HEADERS, ranges=signed)
+
+
+def check_output(job: Job, index: int, now: float) -> None:
+    """Refuse an output that is not there yet, any more, or at all."""
     status = status_at(job, now)
     if status is not Status.COMPLETED:
         raise ApiError(409, f"Video content is not available: the job is {status.value}")
     if now >= expires_at(job):
         raise ApiError(410, "Video content is no longer available")
     if index >= job.plan.outputs:
-        raise ApiError(400, f"Video index {index} out of range ({job.plan.outputs} videos available)")
-
-    def download() -> Response:
-        return clip_response(request, mock.clip(job, index), _API_HEADERS, ranges=signed)
-
-    return with_fault(mock, request, mock.draw_fault("content", request, job_id), download)
+        offer = f"({job.plan.outputs} videos available)"
+        raise ApiError(400, f"Video index {index} out of range {offer}")
 
 
 def parse_index(text: str) -> int:
-    """The query parameter `index`, coerced as JavaScript's Number does for the values that occur."""
+    """The query parameter `index`, coerced as JavaScript's Number does for what occurs."""
+    path = ("index",)
     if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?|", text):
         parts = {"expected": "number", "code": "invalid_type", "received": "NaN"}
-        raise SchemaError([_issue(("index",), "Invalid input: expected number, received NaN", **parts)])
+        raise SchemaError(
+            [_issue(path, "Invalid input: expected number, received NaN", **parts)]
+        )
     index = float(text or 0)
-    if issues := list(_number(whole=True, minimum=0)(index, ("index",))):
+    issues = list(issues_of({"type": "int", "minimum": 0}, index, path))
+    if issues:
         raise SchemaError(issues)
     return int(index)
 
 
-def _check_signature(mock: VideoMock, job_id: str, index: int, parameters: Mapping[str, str]) -> None:
-    expires = parameters.get("expires", "")
-    end = int(expires) if re.fullmatch(r"[0-9]{1,12}", expires) else 0
-    expected = sign_download(mock.secret, job_id, index, end)
-    if not hmac.compare_digest(expected.encode(), parameters["signature"].encode()):
-        raise ApiError(403, "Invalid signature")
-    if mock.store.now() >= end:
-        raise ApiError(403, "Signed URL has expired")
+_CATALOGUE_CACHE: Headers = (
+    (
+        "Cache-Control",
+        "public, max-age=120, stale-while-revalidate=3600, stale-if-error=3600",
+    ),
+)
 
 
 def list_video_models(mock: VideoMock, request: Request) -> Response:
     """List the video models, newest first; no key needed."""
+    strike(mock, request, mock.draw_fault("models", request))
     models = [model.to_wire() for model in mock.store.loaded.models]
-    response = json_response({"data": models}, headers=(("Cache-Control", "public, max-age=120"),))
-    return with_fault(mock, request, mock.draw_fault("models", request), lambda: response)
+    return json_response({"data": models}, headers=_CATALOGUE_CACHE)
+
+
+_MODALITY: Json = json.loads("""{"enum": ["text", "image", "embeddings", "audio", "video", "rerank",
+  "decisions", "speech", "transcription", "all"]}""")
 
 
 def list_models(mock: VideoMock, request: Request) -> Response:
-    """List models of all kinds: the video models if asked for by output_modalities=video, none otherwise."""
-    wanted = request.parameters.get("output_modalities", "").split(",")
-    models = mock.store.loaded.models if {"video", "all"} & set(wanted) else ()
-    data = [_model_object(model) for model in models]
-    response = json_response({"data": data, "links": {"next": None}, "total_count": len(data)})
-    return with_fault(mock, request, mock.draw_fault("models", request), lambda: response)
+    """List models of all kinds: the video models if output_modalities asks for them."""
+    asked = request.parameters.get("output_modalities", "text").split(",")
+    issues = [
+        i for name in asked for i in issues_of(_MODALITY, name, ("output_modalities",))
+    ]
+    if issues:
+        raise SchemaError(issues[:1])
+    models: Sequence[Model] = ()
+    if {"video", "all"} & set(asked):
+        models = mock.store.loaded.models
+    wire = {
+        "data": [_model_object(model) for model in models],
+        "links": {"next": None},
+        "total_count": len(models),
+    }
+    strike(mock, request, mock.draw_fault("models", request))
+    return json_response(wire, headers=_CATALOGUE_CACHE)
 
 
-def _model_object(model: Model) -> dict[str, Any]:
-    inputs = ["text"] + (["image"] if model.supported_frame_images else [])
-    modalities = {"input_modalities": inputs, "output_modalities": ["video"]}
-    shared = ("id", "canonical_slug", "hugging_face_id", "name", "created")
+# The rest of what SDK 1.3.84 insists on, and a video model has nothing to say about.
+_MODEL_OBJECT: Json = json.loads("""{
+  "id": "", "canonical_slug": "", "hugging_face_id": null, "name": "", "created": 0,
+  "description": "", "context_length": 0, "architecture": {},
+  "pricing": {"prompt": "0", "completion": "0"},
+  "top_provider": {"context_length": null, "max_completion_tokens": null, "is_moderated": false},
+  "per_request_limits": null, "supported_parameters": [], "default_parameters": null,
+  "supported_voices": null, "links": {}
+}""")
+_ENDPOINT: Json = json.loads("""{
+  "name": "", "model_id": "", "model_name": "", "provider_name": "", "tag": "",
+  "context_length": 0, "max_completion_tokens": null, "max_prompt_tokens": null,
+  "pricing": {"prompt": "0", "completion": "0"}, "quantization": null, "status": 0,
+  "supported_parameters": [], "supports_implicit_caching": false, "latency_last_30m": null,
+  "throughput_last_30m": null, "uptime_last_1d": null, "uptime_last_30m": null,
+  "uptime_last_5m": null
+}""")
+
+
+def _model_object(model: Model) -> Json:
+    inputs = ["text"]
+    if model.supported_frame_images:
+        inputs.append("image")
     return {
-        **{name: getattr(model, name) for name in shared},
+        **_MODEL_OBJECT,
+        "id": model.id,
+        "canonical_slug": model.canonical_slug,
+        "hugging_face_id": model.hugging_face_id,
+        "name": model.name,
+        "created": model.created,
         "description": model.description or "",
-        "context_length": 0,
-        "architecture": {"modality": f"{'+'.join(inputs)}->video", **modalities, "tokenizer": "Other"},
-        "pricing": {"prompt": "0", "completion": "0"},
-        "top_provider": {"context_length": None, "max_completion_tokens": None, "is_moderated": False},
-        "per_request_limits": None,
-        "supported_parameters": ["seed"] if model.seed else [],
-        **dict.fromkeys(("default_parameters", "supported_voices")),
+        "architecture": {
+            "modality": f"{'+'.join(inputs)}->video",
+            "input_modalities": inputs,
+            "output_modalities": ["video"],
+            "tokenizer": "Other",
+            "instruct_type": None,
+        },
+        "supported_parameters": ["seed"] * bool(model.seed),
         "links": {"details": f"{API}/models/{model.canonical_slug}/endpoints"},
     }
+
+
+def list_endpoints(mock: VideoMock, request: Request, model_id: str) -> Response:
+    """Who serves a video model; its object's links.details points here."""
+    model = mock.store.listed_model(model_id)
+    if model is None:
+        raise ApiError(404)
+    card = _model_object(model)
+    shared = ("id", "name", "created", "description", "architecture")
+    endpoint = {
+        **_ENDPOINT,
+        "name": f"{model.provider} | {model.canonical_slug}",
+        "model_id": model.id,
+        "model_name": model.name,
+        "provider_name": model.provider,
+        "tag": model.id.partition("/")[0],
+    }
+    return json_response(
+        {"data": {**{key: card[key] for key in shared}, "endpoints": [endpoint]}}
+    )
+
+
+# The first eight keys are recorded; SDK 1.3.84 insists on the others.
+_KEY: Json = json.loads("""{
+  "label": "", "usage": 0, "limit": null, "limit_remaining": null, "limit_reset": null,
+  "is_free_tier": false, "is_management_key": false, "expires_at": null,
+  "usage_daily": 0, "usage_weekly": 0, "usage_monthly": 0,
+  "byok_usage": 0, "byok_usage_daily": 0, "byok_usage_weekly": 0, "byok_usage_monthly": 0,
+  "include_byok_in_limit": false, "is_provisioning_key": false, "creator_user_id": null,
+  "organization_id": null, "workspace_id": null, "effective_budget": null, "budgets": [],
+  "allowed_data_regions": ["global"],
+  "free_model_daily_requests": {"limit": 1000, "remaining": 1000, "used": 0},
+  "rate_limit": {"requests": -1, "interval": "10s", "note": "This field is deprecated."}
+}""")
 
 
 def get_key(mock: VideoMock, request: Request) -> Response:
     """What the key has spent: the cost of its completed jobs."""
     label = require_key(mock, request)
-    spent = mock.store.spent(label)
-    data = {"label": label, "usage": spent, **dict.fromkeys(("limit", "limit_remaining", "limit_reset"))}
-    data |= {"is_free_tier": False, "is_management_key": False, "expires_at": None}
-    # The rest is what SDK 1.3.84 insists on.
-    data |= dict.fromkeys(("usage_daily", "usage_weekly", "usage_monthly"), spent)
-    data |= dict.fromkeys(("byok_usage", "byok_usage_daily", "byok_usage_weekly", "byok_usage_monthly"), 0)
-    data |= {"include_byok_in_limit": False, "is_provisioning_key": False}
-    data |= dict.fromkeys(("creator_user_id", "organization_id", "workspace_id", "effective_budget"))
-    data |= {"budgets": [], "allowed_data_regions": ["global"]}
-    data["free_model_daily_requests"] = {"limit": 1000, "remaining": 1000, "used": 0}
-    data["rate_limit"] = {"requests": -1, "interval": "10s", "note": "This field is deprecated."}
-    return json_response({"data": data})
+    strike(mock, request, mock.draw_fault("key", request))
+    periods = ("usage", "usage_daily", "usage_weekly", "usage_monthly")
+    spent = dict.fromkeys(periods, mock.store.spent(label))
+    data = {**_KEY, "label": label, **spent}
+    return json_response({"data": data}, headers=(("Cache-Control", "private, no-store"),))
 
 
 def get_credits(mock: VideoMock, request: Request) -> Response:
     """What all keys have spent."""
     require_key(mock, request)
     bought = 1_000  # USD; spending them has no effect
-    return json_response({"data": {"total_credits": bought, "total_usage": mock.store.spent()}})
+    return json_response(
+        {"data": {"total_credits": bought, "total_usage": mock.store.spent()}}
+    )
 
 
-# What SDK 1.3.84 insists on and a video has nothing to say about.
-_NULL_GENERATION_FIELDS = _words(
-    "tokens_prompt tokens_completion native_tokens_prompt native_tokens_completion native_tokens_reasoning "
-    "native_tokens_cached native_tokens_completion_images num_media_prompt num_media_completion "
-    "num_input_audio_prompt num_search_results num_fetches app_id cache_discount external_user http_referer "
-    "moderation_latency preset_id provider_responses router service_tier upstream_id upstream_inference_cost "
-    "user_agent web_search_engine workspace_id"
-)
+# What is null or empty here SDK 1.3.84 insists on, and a video has nothing to say about.
+_GENERATION: Json = json.loads("""{
+  "id": "", "api_type": "video", "model": "", "created_at": "", "total_cost": 0, "usage": 0,
+  "generation_time": 0, "latency": 0, "finish_reason": "complete",
+  "native_finish_reason": "complete", "streamed": false, "cancelled": false, "is_byok": false,
+  "provider_name": "", "origin": "", "data_region": "global",
+  "tokens_prompt": null, "tokens_completion": null, "native_tokens_prompt": null,
+  "native_tokens_completion": null, "native_tokens_reasoning": null,
+  "native_tokens_cached": null, "native_tokens_completion_images": null,
+  "num_media_prompt": null, "num_media_completion": null, "num_input_audio_prompt": null,
+  "num_search_results": null, "num_fetches": null, "app_id": null, "cache_discount": null,
+  "external_user": null, "http_referer": null, "moderation_latency": null, "preset_id": null,
+  "provider_responses": null, "router": null, "service_tier": null, "upstream_id": null,
+  "upstream_inference_cost": null, "user_agent": null, "web_search_engine": null,
+  "workspace_id": null
+}""")
 
 
 def get_generation(mock: VideoMock, request: Request) -> Response:
-    """The accounting record of a completed job."""
+    """The accounting record of a completed job; as production's, not there at the first lookup."""
     require_key(mock, request)
     job_id = request.parameters.get("id", "")
+    not_found = ApiError(404, f"Generation {job_id} not found")
     try:
-        job, now = mock.store.job(job_id, or_latest=False)
-        if status_at(job, now) is not Status.COMPLETED:
-            raise ApiError(404)
+        job = mock.job_of(request, job_id)
     except ApiError:
-        raise ApiError(404, f"Generation {job_id} not found") from None
+        raise not_found from None
+
+    strike(mock, request, mock.draw_fault("generation", request, job))
+    if not mock.store.looked_up(job):
+        raise not_found
     milliseconds = round((job.ends_at - job.created_at) * 1000)
-    data: dict[str, Any] = {"id": job.id, "api_type": "video", "model": job.model.canonical_slug}
-    data |= {"created_at": iso_time(job.created_at), "total_cost": job.cost, "usage": job.cost}
-    data |= {"generation_time": milliseconds, "latency": milliseconds}
-    data |= {"finish_reason": "complete", "native_finish_reason": "complete"}
-    data |= {"streamed": False, "cancelled": False, "is_byok": job.plan.is_byok}
-    data |= {"provider_name": job.model.provider, "origin": ""}
-    return json_response({"data": data | {"data_region": "global", **dict.fromkeys(_NULL_GENERATION_FIELDS)}})
+    data = {
+        **_GENERATION,
+        "id": job.id,
+        "model": job.model.canonical_slug,
+        "created_at": iso_time(job.created_at),
+        "total_cost": job.cost,
+        "usage": job.cost,
+        "generation_time": milliseconds,
+        "latency": milliseconds,
+        "is_byok": job.plan.is_byok,
+        "provider_name": job.model.provider,
+    }
+    return json_response({"data": data})
 
 
 def refuse_chat(mock: VideoMock, request: Request) -> Response:
@@ -2783,75 +4110,1000 @@ def refuse_chat(mock: VideoMock, request: Request) -> Response:
         model = parse_json(request.body)["model"]
     except (ValueError, TypeError, LookupError):
         model = None
+    if not model:
+        raise ApiError(400, "No models provided")
     if not isinstance(model, str) or mock.store.listed_model(model) is None:
-        raise ApiError(400, f"{shorten(model)} is not a valid model ID" if model else "No models provided")
-    words = "is a video generation model and cannot be used with the chat/completions endpoint"
+        raise ApiError(400, f"{shorten(model)} is not a valid model ID")
+    words = (
+        "is a video generation model and cannot be used with the chat/completions endpoint"
+    )
     raise ApiError(400, f"`{model}` {words}. Use the `/api/v1/videos` endpoint instead.")
 
 
-_ALLOWED_HEADERS = _words(
-    "Authorization User-Agent X-Api-Key X-CSRF-Token X-Requested-With Accept Accept-Version Content-Length "
-    "Content-MD5 Content-Type Date X-Api-Version HTTP-Referer X-Windowai-Title X-Openrouter-Title X-Title "
-    "X-Openrouter-Categories X-Openrouter-App-Visibility X-Session-Id Protection-Key Idempotency-Key traceparent "
-    "tracestate b3"
+_ALLOWED_HEADERS = (
+    "Authorization, User-Agent, X-Api-Key, X-CSRF-Token, X-Requested-With, Accept, "
+    "Accept-Version, Content-Length, Content-MD5, Content-Type, Date, X-Api-Version, "
+    "HTTP-Referer, X-Windowai-Title, X-Openrouter-Title, X-Title, X-Openrouter-Categories, "
+    "X-Openrouter-App-Visibility, X-Session-Id, Protection-Key, Idempotency-Key, traceparent, "
+    "tracestate, b3"
 )
 
 
 def answer_preflight(mock: VideoMock, request: Request) -> Response:
     """Let browsers of any origin use the API, as production does."""
-    asked = request.headers.get("access-control-request-headers", "").split(",")
-    stainless = [name.strip() for name in asked if re.fullmatch(r"x-stainless-[\w-]+", name.strip(), re.I)]
+    asked = request.headers.get("access-control-request-headers", "")
+    stainless = re.findall(r"(?i)(?<![\w-])x-stainless-[\w-]+(?=\s*(?:,|$))", asked)
     headers = (
         ("Access-Control-Allow-Methods", "GET,OPTIONS,PATCH,DELETE,POST,PUT"),
-        ("Access-Control-Allow-Headers", ", ".join([*_ALLOWED_HEADERS, *stainless])),
+        ("Access-Control-Allow-Headers", ", ".join([_ALLOWED_HEADERS, *stainless])),
         ("Vary", "Access-Control-Request-Headers"),
     )
     return Response(204, headers=_API_HEADERS + headers)
 
 
-# ============ 10. Control API and status page ================================================================
+# ============ 10. Record: the real API behind the mock ======================================
 #
-# What a test asserts on and steers with, under /__mock/.  Never journaled, never subject to faults or keys; closed to
-# pages of other origins and to names that a hostile DNS could have pointed here.  The page at / shows what these
-# routes say, and each of its buttons is one of their calls.
+# What no fixture takes goes to the upstream with the client's own key, and comes back as it is
+# but for the origin of its URLs.  What was learnt is kept as fixtures, which replay it without a
+# key; how an answer differs from what this file takes for the contract is kept as well.
 
-
-def check_control_access(mock: VideoMock, request: Request) -> None:
-    """403 for another origin's page, and for a Host that is neither an address nor a local name."""
-    host = request.headers.get("host", "localhost")
-    name = re.sub(r":\d*$", "", host).strip("[]").lower()
-    known = ("host.docker.internal", mock.config.host.lower(), urlsplit(mock.config.public_url).hostname)
-    is_address = re.fullmatch("[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*", name)  # the DNS has no such names
-    if "." in name and name not in known and not is_address:
-        cure = "start with --host or --public-url"
-        raise ApiError(403, f"The control API does not answer to the name {name}; {cure}")
-    origin = request.headers.get("origin")
-    if origin is not None and origin.lower().partition("://")[2] != host.lower():
-        raise ApiError(403, f"The control API is closed to pages of {origin}")
-
-
-def _from_query(reader: Reader) -> Reader:
-    def read(value: Any, path: str) -> Any:
-        try:
-            number = float(value)
-        except ValueError:
-            raise _expected("a number", value, path) from None
-        return reader(number, path)
-
-    return read
-
-
-_QUERY_KEYS = _keys(
-    ("wait", _from_query(_read_number(0, 60, whole=False))),
-    ("count limit", _from_query(_read_number(1))),
-    ("status since", _from_query(_count)),
-    ("method path job_id", read_text),
+# What the mock takes for the contract: by handler, or by the status that a poll shows.
+_CONTRACT: dict[str, Json] = json.loads("""{
+  "create_video": {"type": "object", "required": ["id", "polling_url", "status"],
+    "properties": {"id": {"type": "string"}, "polling_url": {"type": "string"},
+      "status": {"enum": ["pending"]}}},
+  "waiting": {"type": "object", "required": ["id", "generation_id", "polling_url", "status"],
+    "properties": {"id": {"type": "string"}, "generation_id": {"type": "string"},
+      "polling_url": {"type": "string"}, "status": {"enum": ["pending", "in_progress"]}}},
+  "completed": {"type": "object",
+    "required": ["id", "generation_id", "polling_url", "status", "unsigned_urls", "usage"],
+    "properties": {"id": {"type": "string"}, "generation_id": {"type": "string"},
+      "polling_url": {"type": "string"}, "status": {"enum": ["completed"]},
+      "unsigned_urls": {"type": "array", "items": {"type": "string"}},
+      "urls": {"type": "array", "items": {"type": "string"}},
+      "expires_at": {"type": "int"},
+      "usage": {"type": "object", "required": ["cost", "is_byok"],
+        "properties": {"cost": {"type": "number", "nullable": true}, "is_byok": {"type": "boolean"}}}}},
+  "failed": {"type": "object",
+    "required": ["id", "generation_id", "polling_url", "status", "error"],
+    "properties": {"id": {"type": "string"}, "generation_id": {"type": "string"},
+      "polling_url": {"type": "string"}, "status": {"enum": ["failed", "cancelled", "expired"]},
+      "error": {"type": "string"}}},
+  "error": {"type": "object", "required": ["error"], "properties": {"error": {
+    "type": "object", "required": ["message", "code"], "properties": {
+      "message": {"type": "string"}, "code": {"type": "int"}, "metadata": {"type": "object"}}}}}
+}""")
+_CONTRACT["list_video_models"] = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "type": "array",
+            "items": {**MODEL_SCHEMA, "required": list(Model("", "").to_wire())},
+        }
+    },
+}
+_KEPT_HEADERS = ("content-type", "retry-after", "x-generation-id", "location")
+_UPSTREAM_SECONDS = 60.0  # of silence
+_UNSENT_HEADERS = (
+    *(
+        "host",
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "accept-encoding",
+        "expect",
+    ),
+    *("x-test-id", "x-aimock-context", "x-aimock-strict"),
 )
 
 
-def _control_query(request: Request, keys: Iterable[str] = _QUERY_KEYS) -> dict[str, Any]:
-    known = {key: _QUERY_KEYS[key] for key in keys}
-    return read_fields(request.parameters, "query", {**known, "testId": None})
+def differences_from_contract(
+    route: str, status: int, kind: str, answer: Any
+) -> Iterator[str]:
+    """How an upstream's answer differs from what the mock would have said."""
+    form, usual, name = "application/json", 200, route
+    if route == "create_video":
+        usual = 202
+    elif route == "get_video_content":
+        form = "video/mp4"
+    elif route == "get_video" and isinstance(answer, dict):
+        shown = str(answer.get("status"))
+        name = (
+            shown
+            if shown in _CONTRACT
+            else "failed"
+            if shown in ENDING_NAMES
+            else "waiting"
+        )
+    if status >= 400:
+        form, usual, name = "application/json", status, "error"
+        if isinstance(answer, dict) and answer.get("success") is False:
+            return  # the envelope of schema failures
+    if status != usual:
+        yield f"{route}: status {status} instead of {usual}"
+    if not kind.startswith(form):
+        yield f"{route}: content type {kind or 'none'} instead of {form}"
+    elif name in _CONTRACT:
+        place = route
+        if name != route:
+            place = f"{route} ({name})"
+        for issue in issues_of(_CONTRACT[name], answer, strict=True):
+            path = re.sub("[0-9]+", "0", ".".join(map(str, issue["path"])))
+            yield f"{place}: {path}: {issue['message']}"
+        keys = list(_CONTRACT[name]["properties"])
+        known = [key for key in answer or () if key in keys]
+        if known != sorted(known, key=keys.index):
+            yield f"{place}: the keys come in another order: {', '.join(known)}"
+
+
+class Recorder:
+    """Passes requests on to the upstream, and keeps what it answers in a folder."""
+
+    def __init__(self, folder: str, upstream: str, notice: Callable[[str], None]) -> None:
+        self.upstream = upstream.rstrip("/")
+        self._folder = folder
+        self._notice = notice
+        self._lock = threading.Lock()  # guards every field below, and the files
+        self._fixtures: dict[str, Json] = {}  # by their match as JSON
+        self._jobs: dict[
+            str, tuple[str, float]
+        ] = {}  # by upstream's id: the match, when submitted
+        self._signed: dict[str, list[str]] = {}  # by upstream's id: its urls as they came
+        self.differences: list[str] = []
+        with contextlib.suppress(OSError, ValueError):
+            before = _read_document(os.path.join(folder, "recorded.json"))
+            self._fixtures = {
+                json.dumps(item["match"]): item for item in before["fixtures"]
+            }
+
+    def pass_on(self, request: Request, origin: str, job_id: str = "") -> Response:
+        """The upstream's answer, for a client that used this origin; 502 if there is none."""
+        import urllib.error
+        import urllib.request
+
+        route = request.note.route
+        url, key = f"{self.upstream}{request.url.removeprefix(API)}", True
+        if "signature" in request.parameters and job_id in self._signed:
+            urls = self._signed[job_id]
+            index = parse_index(request.parameters.get("index", ""))
+            if index < len(urls):
+                url, key = urls[index], urls[index].startswith(f"{self.upstream}/")
+        headers = {k: v for k, v in request.headers.items() if k not in _UNSENT_HEADERS}
+        if not key or "signature" in request.parameters:
+            headers.pop("authorization", None)
+        body = request.body or None
+        asked = urllib.request.Request(url, body, headers, method=request.method)
+        opener = urllib.request.build_opener(_no_redirects())
+        try:
+            answer = opener.open(asked, timeout=_UPSTREAM_SECONDS)
+        except urllib.error.HTTPError as error:
+            answer = error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or type(error).__name__
+            raise ApiError(502, f"The upstream could not be reached: {reason}") from None
+        kind = answer.headers.get("content-type", "")
+        kept = (
+            tuple((k, v) for k, v in answer.headers.items() if _is_kept(k)) + _API_HEADERS
+        )
+        if route == "get_video_content" and answer.status == 200:
+            self._differ(differences_from_contract(route, 200, kind, None))
+            index = parse_index(request.parameters.get("index", ""))
+            return Response(200, b"", kept, self._stream(answer, job_id, index))
+        try:
+            with answer:
+                text = answer.read()
+            value = parse_json(text)
+        except (OSError, ValueError, http.client.HTTPException):
+            value = None
+        if value is None and not text:
+            raise ApiError(502, "The upstream's answer broke off")
+        self._differ(differences_from_contract(route, answer.status, kind, value))
+        if isinstance(value, dict):
+            self._learn(request, answer.status, answer.headers, value)
+            text = to_json(self._rewritten(value, origin))
+        return Response(answer.status, text, kept)
+
+    def _rewritten(self, value: Json, origin: str) -> Json:
+        """The answer with its URLs on the mock's origin."""
+        job_id = value.get("id")
+        if not isinstance(job_id, str):
+            return value
+        links, wire = Links(origin), dict(value)
+        if isinstance(wire.get("polling_url"), str):
+            wire["polling_url"] = links.polling_url(job_id)
+        for key, more in (("unsigned_urls", ""), ("urls", "&signature=recorded")):
+            if isinstance(wire.get(key), list):
+                count = len(wire[key])
+                wire[key] = [links.content_url(job_id, i) + more for i in range(count)]
+        if isinstance(value.get("urls"), list):
+            self._signed[job_id] = value["urls"]
+        return wire
+
+    def _learn(self, request: Request, status: int, headers: Any, value: Json) -> None:
+        """Keep what an answer says about the course of a submit."""
+        now = _monotonic()
+        with self._lock:
+            if request.note.route == "list_video_models" and status == 200:
+                known = MODEL_SCHEMA["properties"]
+                models = [
+                    {k: m[k] for k in m if k in known} for m in value.get("data") or ()
+                ]
+                self._write("models.json", {"models": models})
+            if request.note.route == "create_video":
+                match = _recorded_match(request.body)
+                if match is None:
+                    return
+                key = json.dumps(match)
+                if status < 300:
+                    self._jobs[str(value.get("id"))] = (key, now)
+                    return
+                response: Json = {"status": status}
+                error = value.get("error")
+                if value.get("success") is False:
+                    return  # a schema failure: this file finds it by itself
+                if isinstance(error, dict):
+                    response["error"] = {
+                        k: error[k] for k in ("message", "metadata") if k in error
+                    }
+                if headers.get("retry-after", "").isdigit():
+                    response["retryAfter"] = int(headers["retry-after"])
+                self._keep(key, {"match": match, "response": response})
+            elif request.note.route == "get_video" and value.get("status") in ENDING_NAMES:
+                key, started = self._jobs.get(str(value.get("id")), ("", now))
+                video = self._fixtures.get(key, {}).get("response", {}).get("video", {})
+                if not key or video.get("status") == value["status"]:
+                    return
+                video = {"status": value["status"], "stored": "urls" in value}
+                usage = value.get("usage") or {}
+                for name, found in (*usage.items(), ("error", value.get("error"))):
+                    if name in ("cost", "is_byok", "error") and found is not None:
+                        video[name] = found
+                if value["status"] == Status.COMPLETED.value:
+                    video["count"] = len(value.get("unsigned_urls") or ())
+                fixture = {"match": json.loads(key), "response": {"video": video}}
+                self._keep(key, {**fixture, "_took": f"{now - started:.1f} s"})
+
+    def _keep(self, key: str, fixture: Json) -> None:  # self._lock is held
+        self._fixtures[key] = fixture
+        self._write("recorded.json", {"fixtures": list(self._fixtures.values())})
+
+    def _differ(self, found: Iterable[str]) -> None:
+        with self._lock:
+            fresh = [text for text in dict.fromkeys(found) if text not in self.differences]
+            if fresh:
+                self.differences += fresh
+                self._write("differences.json", {"_differences": self.differences})
+
+    def _write(self, name: str, value: Json) -> None:  # self._lock is held
+        path = os.path.join(self._folder, name)
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            with open(f"{path}.part", "w", encoding="utf-8") as file:
+                json.dump(value, file, indent=2, ensure_ascii=False)
+            os.replace(f"{path}.part", path)
+        except OSError as error:
+            self._notice(printable(f"not recorded: {path}: {error.strerror}"))
+
+    def _stream(self, answer: Any, job_id: str, index: int) -> Iterator[bytes]:
+        """The clip as it comes, kept as a file once it is whole."""
+        key, _ = self._jobs.get(job_id, ("", 0.0))
+        name = f"{hashlib.sha256(key.encode()).hexdigest()[:12]}-{index}.mp4"
+        part = os.path.join(self._folder, f"{name}.{threading.get_ident()}.part")
+        try:
+            with answer:
+                while block := answer.read(_BLOCK_BYTES):
+                    self._append(part, block)
+                    yield block
+            if answer.length:
+                raise ConnectionError("the upstream's download broke off")
+            with self._lock, contextlib.suppress(OSError):
+                os.replace(part, os.path.join(self._folder, name))
+                video = self._fixtures.get(key, {}).get("response", {}).get("video")
+                if video and index == 0:
+                    video["file"] = name
+                    self._keep(key, self._fixtures[key])
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"the upstream's download broke off: {error}") from None
+        finally:
+            with contextlib.suppress(OSError):  # mostly it has its name by now
+                os.unlink(part)
+
+    def _append(self, path: str, block: bytes) -> None:
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            with open(path, "ab") as file:
+                file.write(block)
+        except OSError as error:
+            self._notice(printable(f"not recorded: {path}: {error.strerror}"))
+
+
+def _is_kept(header: str) -> bool:
+    return header.lower() in _KEPT_HEADERS or header.lower().startswith("x-ratelimit-")
+
+
+def _no_redirects() -> Any:
+    """For an opener: a redirect is an answer like others, and nothing goes to where it leads."""
+    import urllib.request
+
+    class NoRedirects(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: Any) -> None:
+            return None
+
+    return NoRedirects()
+
+
+_UNRECORDED = ("model", "prompt", "callback_url", "session_id", "trace", "user")
+
+
+def _recorded_match(body: bytes) -> Json | None:
+    """What a submit must be like to get this answer again: images by number and kind only."""
+    submit = shown_body(body)
+    if not isinstance(submit, dict) or not isinstance(submit.get("model"), str):
+        return None
+    kept = {key: submit[key] for key in _FIELDS if key in submit and key not in _UNRECORDED}
+    for key, part in (("frame_images", "frame_type"), ("input_references", "type")):
+        if key in kept:
+            kept[key] = [{part: image[part]} for image in kept[key]]
+    prompt = {"equals": str(submit.get("prompt", ""))}
+    return {"prompt": prompt, "model": submit["model"], "body": kept}
+
+
+# ============ 11. Findings: what the client does wrong ======================================
+#
+# A pure look at what journal, store and courier hold: nothing is worked out while requests are
+# answered.  Each rule is a mistake that real clients make; its text is one sentence that says
+# what was seen, why it matters in production, and what to do.
+#
+# To add a rule: a function, its line in RULES, its line in the README.
+
+
+class Finding(NamedTuple):
+    """One thing that a client did."""
+
+    rule: str
+    level: str  # error = costs money or fails in production; warning = will hurt; note
+    text: str
+    job_id: str | None = None
+    requests: tuple[int, ...] = ()  # seq numbers in the journal
+    scope: str | None = None
+    so_far: bool = False  # as of now: what the client does next may settle it
+
+
+Seen = tuple[str, list["Request"]]  # the text, and the requests that show it
+
+
+class History:
+    """What there is to judge by."""
+
+    def __init__(
+        self,
+        requests: list[Request],
+        jobs: Mapping[str, Job],
+        deliveries: list[Delivery],
+        now: float,
+        differences: Sequence[str] = (),
+    ) -> None:
+        self.requests = requests  # oldest first
+        self.deliveries = deliveries
+        self.differences = differences  # of a recorded upstream from the contract
+        self.now = now
+        self.jobs: dict[str, Job] = {}  # those that the requests are about
+        self._by_job: dict[tuple[str, str], list[Request]] = {}
+        for request in requests:
+            job = jobs.get(request.note.job_id or "")
+            if job is not None and request.method != "HEAD":
+                self.jobs[job.id] = job
+                self._by_job.setdefault((job.id, request.note.route), []).append(request)
+
+    def of_job(self, job: Job, route: str) -> list[Request]:
+        """The requests of this route, which is the name of its handler, for a job."""
+        return self._by_job.get((job.id, route), [])
+
+    def polls_until_end(self, job: Job) -> tuple[list[Request], list[Request]]:
+        """The polls up to the first that showed the end, and those after it."""
+        polls = self.of_job(job, "get_video")
+        for index, poll in enumerate(polls, 1):
+            if poll.note.shown in ENDINGS:
+                return polls[:index], polls[index:]
+        return polls, []
+
+
+# What people write for a field of this API, from public trackers, and what they should write.
+_MISTAKEN_FIELDS: dict[str, str] = json.loads("""{
+  "image": "frame_images", "image_url": "frame_images", "input_image": "frame_images",
+  "first_frame": "frame_images", "first_frame_image": "frame_images",
+  "first_frame_url": "frame_images", "last_frame": "frame_images",
+  "last_frame_image": "frame_images", "end_image": "frame_images", "frames": "frame_images",
+  "images": "input_references", "reference_images": "input_references",
+  "references": "input_references", "video": "input_references", "video_url": "input_references",
+  "input_video": "input_references", "audio_ref": "input_references",
+  "audio_url": "input_references", "seconds": "duration", "length": "duration",
+  "ratio": "aspect_ratio", "aspectRatio": "aspect_ratio", "audio": "generate_audio",
+  "with_audio": "generate_audio", "generateAudio": "generate_audio", "quality": "resolution",
+  "width": "size", "height": "size", "dimensions": "size", "text": "prompt", "input": "prompt",
+  "callbackUrl": "callback_url", "webhook": "callback_url", "webhook_url": "callback_url",
+  "negative_prompt": "provider.options", "negativePrompt": "provider.options",
+  "fps": "", "frame_rate": "", "n": "", "num_videos": "", "sample_count": "", "stream": ""
+}""")
+
+
+def ignored_field(request: Request, job: Job | None) -> Iterator[str]:
+    """A top-level key that production strips silently."""
+    for key in _submitted(request):
+        if key in _FIELDS:
+            continue
+        cure = _MISTAKEN_FIELDS.get(key)
+        if cure is None:
+            import difflib
+
+            cure = "".join(difflib.get_close_matches(key, list(_FIELDS), 1))
+        advice = f'use "{cure}"' if cure else "leave it out, there is no such thing here"
+        yield f'"{key}" is no field of this API: it is dropped silently and the job billed; {advice}'
+
+
+def _submitted(request: Request) -> Json:
+    if request.note.route != "create_video":
+        return {}
+    body = shown_body(request.body)
+    return body if isinstance(body, dict) else {}
+
+
+def references_dropped(request: Request, job: Job | None) -> Iterator[str]:
+    """`frame_images` and `input_references` in one submit."""
+    body = _submitted(request)
+    if body.get("frame_images") and body.get("input_references"):
+        yield "frame_images win: the input_references beside them are not used; send one of them"
+
+
+def size_conflict(request: Request, job: Job | None) -> Iterator[str]:
+    """`size` with a resolution or an aspect ratio that it contradicts."""
+    if job is None or not parse_size(job.submit.shape.size or ""):
+        return
+    shape = job.submit.shape
+    size, other = (
+        output_size(shape, job.model),
+        output_size(shape._replace(size=None), job.model),
+    )
+    if (shape.resolution or shape.aspect_ratio) and size != other:
+        asked = "x".join(map(str, other))
+        yield f"size {shape.size} wins over resolution and aspect_ratio ({asked}); send one of them"
+
+
+def unsupported_by_model(request: Request, job: Job | None) -> Iterator[str]:
+    """`seed` or `generate_audio: true` where the catalogue says that the model has none."""
+    body = _submitted(request)
+    if job is None:
+        return
+    for key in ("seed", "generate_audio"):
+        if body.get(key) not in (None, False) and getattr(job.model, key) is False:
+            text = f"{job.model.id} does not support {key}: it has no effect, and some providers"
+            yield f"{text} refuse it; leave it out for this model"
+
+
+def unknown_option(request: Request, job: Job | None) -> Iterator[str]:
+    """A key of `provider.options` that the model does not pass through."""
+    if job is None or not job.model.pricing_skus:
+        return
+    allowed = job.model.allowed_passthrough_parameters
+    provider = _submitted(request).get("provider") or {}
+    for slug, options in (provider.get("options") or {}).items():
+        for key in options:
+            if key not in allowed:
+                listed = ", ".join(allowed) or "none"
+                yield f"provider.options.{slug}.{key} is dropped: {job.model.id} passes on {listed}"
+
+
+def not_json(request: Request, job: Job | None) -> Iterator[str]:
+    """A submit as a form, as the OpenAI SDK sends it."""
+    kind = request.headers.get("content-type", "").partition(";")[0]
+    if request.note.route == "create_video" and "form" in kind and not _submitted(request):
+        yield f"A submit came as {kind}: this API takes JSON; send application/json"
+
+
+def wrong_address(request: Request, job: Job | None) -> Iterator[str]:
+    """A request that missed the API."""
+    if (request.note.hint or "").startswith("did you mean"):
+        yield f"{request.method} {request.path} is no address of this API: {request.note.hint}"
+
+
+def key_sent_elsewhere(request: Request, job: Job | None) -> Iterator[str]:
+    """The key sent along with a URL that needs none, on another origin or signed."""
+    if "signature=" in request.query and "authorization" in request.headers:
+        text = "The API key was sent with a signed URL, which needs none and may be of any host"
+        yield f"{text}: whoever runs that has the key; send it to the API's own origin only"
+
+
+def download_without_key(request: Request, job: Job | None) -> Iterator[str]:
+    """Content asked for without a key."""
+    note = request.note
+    without = "authorization" not in request.headers
+    if note.route == "get_video_content" and note.status == 401 and without:
+        text = "Content was asked for without the key (401): unsigned_urls need it; send it"
+        yield f"{text}, or use the signed urls of the last poll"
+
+
+def downloaded_too_early(request: Request, job: Job | None) -> Iterator[str]:
+    """Content asked for before the end."""
+    if request.note.route == "get_video_content" and request.note.status == 409:
+        yield "Content was asked for before the job completed (409): poll until status completed"
+
+
+def paid_twice(history: History) -> Iterator[Seen]:
+    """The same body again after an answer that never arrived, while the first job exists."""
+    lost: dict[tuple[str, bytes], Request] = {}
+    for request in history.requests:
+        if request.note.route != "create_video" or not request.note.job_id:
+            continue
+        key = (scope_of(request), request.body)
+        first = lost.pop(key, None)
+        if first is not None:
+            jobs = [history.jobs.get(r.note.job_id or "") for r in (first, request)]
+            cost = js_number(sum(job.cost or 0 for job in jobs if job))
+            text = (
+                f"Submitted again after a lost answer: two jobs, ${cost:.2f}, both charged"
+            )
+            yield f"{text}; do not repeat a POST whose answer never came", [first, request]
+        if request.note.delivered is False:
+            lost[key] = request
+
+
+def broken_download_kept(history: History) -> Iterator[Seen]:
+    """A truncated, stalled, empty or non-video download that was not tried again."""
+    for job in history.jobs.values():
+        downloads = history.of_job(job, "get_video_content")
+        answered = [request for request in downloads if request.note.status == 200]
+        if len(answered) == 1 and is_broken(answered[0], job):
+            text = "The only download of this job was not a whole clip, and not tried again"
+            yield f"{text}: check length and type, and ask once more", answered
+
+
+def is_broken(download: Request, job: Job) -> bool:
+    """Whether an answer of 200 on content, which is over, was not a whole clip."""
+    note = download.note
+    if note.delivered is None:
+        return False
+    return not note.delivered or "200" in (note.fault or "") or job.plan.clip == b""
+
+
+def polled_after_end(history: History) -> Iterator[Seen]:
+    """Polls after the client was shown a final status; one more is fine."""
+    for job in history.jobs.values():
+        polls, late = history.polls_until_end(job)
+        if len(late) > 1:
+            text = f"{len(late)} polls after the client was told that the job is {job.ending.value}"
+            yield f"{text}: it never changes any more; stop at every final status", late
+
+
+def abandoned(history: History) -> Iterator[Seen]:
+    """A paid job that the client stopped asking for: after a failed poll, or without a reason."""
+    for job in history.jobs.values():
+        submits = history.of_job(job, "create_video")
+        polls, _ = history.polls_until_end(job)
+        if job.callback_url or not any(submit.note.delivered for submit in submits):
+            continue  # it waits for the webhook, or does not know the id
+        last = (submits + polls)[-1]
+        if last.note.shown in ENDINGS:
+            continue
+        status = last.note.status
+        text = f"Not asked for since {history.now - last.note.time:.0f} s, its end was never seen"
+        if status is None or status == 429 or status >= 500:
+            text = f"Given up after a poll that got {status or 'no answer'}"
+        yield f"{text}: the job goes on and is paid; keep polling until it ends", [last]
+
+
+def never_downloaded(history: History) -> Iterator[Seen]:
+    """Completed, seen to be so, and no output fetched."""
+    for job in history.jobs.values():
+        shown = [
+            p for p in history.of_job(job, "get_video") if p.note.shown is Status.COMPLETED
+        ]
+        if shown and job.plan.outputs and not history.of_job(job, "get_video_content"):
+            yield (
+                "Completed, and no output was downloaded; it is kept for a day only",
+                shown[:1],
+            )
+
+
+def retry_after_ignored(history: History) -> Iterator[Seen]:
+    """The same route again before Retry-After was over."""
+    waits: dict[tuple[str, str, str], Request] = {}
+    for request in history.requests:
+        key = (scope_of(request), request.method, request.path)
+        before = waits.pop(key, None)
+        if before is not None:
+            waited = request.note.time - before.note.time
+            asked = before.note.retry_after or 0
+            if waited < asked - 0.1:
+                text = f"Came back after {waited:.1f} s although Retry-After said {asked} s"
+                yield (
+                    f"{text}: that prolongs the limit; wait as long as it says",
+                    [before, request],
+                )
+        if request.note.retry_after:
+            waits[key] = request
+
+
+def refusal_retried(history: History) -> Iterator[Seen]:
+    """The same request again after a refusal that no repetition changes."""
+    refused: dict[tuple[str, str, str, bytes], Request] = {}
+    for request in history.requests:
+        auth = request.headers.get("authorization", "")
+        key = (request.method, request.url, auth, request.body)
+        before = refused.get(key)
+        if before is not None:
+            text = f"The same request again after a {before.note.status}, which it will get again"
+            yield (
+                f"{text}: show {before.note.error!r} to your user instead",
+                [before, request],
+            )
+        if request.note.status in (400, 401, 402, 403, 413):
+            refused[key] = request
+
+
+def webhook_unanswered(history: History) -> Iterator[Seen]:
+    """A delivery that the receiver refused, or did not answer in time, at every attempt."""
+    for delivery in history.deliveries:
+        if delivery.state == "failed":
+            text = f"The webhook of {delivery.job.id} was not accepted in {len(delivery.attempts)}"
+            submits = history.of_job(delivery.job, "create_video")
+            yield (
+                f"{text} attempts: answer 2xx within 10 s, and do the work afterwards",
+                submits,
+            )
+
+
+def differs_from_mock(history: History) -> Iterator[Seen]:
+    """An upstream's answer that is not what this mock would have said."""
+    for text in history.differences:
+        yield f"{text}; if production says so, the mock is wrong: tell its authors", []
+
+
+class Rule(NamedTuple):
+    """A row of RULES."""
+
+    level: str
+    seen: Callable[..., Iterator[Any]]
+    at_once: bool = (
+        False  # one request shows it: `seen` takes that and its job, not the History
+    )
+    so_far: bool = False
+
+
+RULES = {
+    "ignored-field": Rule("error", ignored_field, at_once=True),
+    "paid-twice": Rule("error", paid_twice),
+    "key-sent-elsewhere": Rule("error", key_sent_elsewhere, at_once=True),
+    "download-without-key": Rule("error", download_without_key, at_once=True),
+    "broken-download-kept": Rule("error", broken_download_kept, so_far=True),
+    "polled-after-end": Rule("warning", polled_after_end),
+    "abandoned": Rule("error", abandoned, so_far=True),
+    "never-downloaded": Rule("note", never_downloaded, so_far=True),
+    "retry-after-ignored": Rule("warning", retry_after_ignored),
+    "refusal-retried": Rule("warning", refusal_retried),
+    "downloaded-too-early": Rule("warning", downloaded_too_early, at_once=True),
+    "references-dropped": Rule("warning", references_dropped, at_once=True),
+    "size-conflict": Rule("warning", size_conflict, at_once=True),
+    "unsupported-by-model": Rule("warning", unsupported_by_model, at_once=True),
+    "unknown-option": Rule("warning", unknown_option, at_once=True),
+    "not-json": Rule("warning", not_json, at_once=True),
+    "wrong-address": Rule("error", wrong_address, at_once=True),
+    "webhook-unanswered": Rule("warning", webhook_unanswered),
+    "differs-from-mock": Rule("warning", differs_from_mock),
+}
+
+
+def shown_at_once(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
+    """The rules that one request breaks by itself, each with its text."""
+    for name, rule in RULES.items():
+        if rule.at_once:
+            for text in rule.seen(request, job):
+                yield name, text
+
+
+def findings_of(history: History) -> list[Finding]:
+    """All findings, in the order of the requests that show them."""
+    found: list[tuple[str, str, list[Request]]] = []
+    for request in history.requests:
+        job = history.jobs.get(request.note.job_id or "")
+        found += [(name, text, [request]) for name, text in shown_at_once(request, job)]
+    for name, rule in RULES.items():
+        if not rule.at_once:
+            found += [(name, text, requests) for text, requests in rule.seen(history)]
+    findings = []
+    for name, text, requests in found:
+        seqs = tuple(request.note.seq for request in requests)
+        job_id = scope = None
+        if requests:
+            job_id, scope = requests[-1].note.job_id, scope_of(requests[-1])
+        rule = RULES[name]
+        findings.append(Finding(name, rule.level, text, job_id, seqs, scope, rule.so_far))
+    return sorted(findings, key=lambda finding: finding.requests[-1:])
+
+
+# ============ 12. Trial: does a client survive production? ==================================
+#
+# In a trial every submit takes one course.  The verdict rests on two questions that need no
+# knowledge of the client: does it tell the truth, that is, does it succeed exactly if a whole
+# clip was delivered to it; and does it reach what a patient client can reach?
+#
+# To add a trial: a row of TRIALS, which is a fixture without its match, and its line in the
+# README.
+
+
+class Trial(NamedTuple):
+    """A row of TRIALS."""
+
+    says: str  # what happens
+    reachable: bool  # whether a patient client gets the clip
+    course: Json  # what a fixture says beside its match
+    excused: Sequence[str] = ()  # findings that the course brings about by itself
+    endless: bool = False  # being stopped is no fault
+
+
+TRIALS: dict[str, Trial] = {
+    name: Trial(**row)
+    for name, row in json.loads("""{
+  "in-progress": {"says": "in_progress, then completed", "reachable": true, "course": {}},
+  "straight": {"says": "pending, then completed", "reachable": true,
+    "course": {"lifecycle": {"polls": {"pending": 1}}}},
+  "slow-start": {"says": "pending for four seconds", "reachable": true,
+    "course": {"lifecycle": {"seconds": {"pending": 4}}}},
+  "two-outputs": {"says": "two clips; one is enough", "reachable": true,
+    "course": {"response": {"video": {"count": 2}}}},
+  "poll-503": {"says": "503 on the first poll", "reachable": true,
+    "course": {"faults": [{"on": "poll", "status": 503, "times": 1}]}},
+  "poll-429": {"says": "429 on the first poll", "reachable": true,
+    "course": {"faults": [{"on": "poll", "status": 429, "retryAfter": 1, "times": 1}]}},
+  "poll-closed": {"says": "no answer to the first poll", "reachable": true,
+    "course": {"faults": [{"on": "poll", "close": true, "times": 1}]}},
+  "submit-503": {"says": "503 on the submit, then fine", "reachable": true,
+    "course": {"faults": [{"on": "submit", "status": 503, "retryAfter": 1, "times": 1}]}},
+  "submit-429": {"says": "429 on the submit twice, then fine", "reachable": true,
+    "course": {"faults": [{"on": "submit", "status": 429, "retryAfter": 1, "times": 2}]}},
+  "submit-lost": {"says": "the answer to the submit is lost", "reachable": false,
+    "course": {"faults": [{"on": "submit", "lost": true, "times": 1}]}},
+  "download-cut": {"says": "the first download breaks off", "reachable": true,
+    "course": {"faults": [{"on": "content", "truncate": 2000, "times": 1}]}},
+  "download-stalled": {"says": "the first download stalls for 5 s, then breaks off",
+    "reachable": true,
+    "course": {"faults": [{"on": "content", "stall": 2000, "delay": 5, "times": 1}]}},
+  "empty-clip": {"says": "the download is empty", "reachable": false,
+    "excused": ["broken-download-kept"], "course": {"response": {"video": {"b64": ""}}}},
+  "not-a-clip": {"says": "the download is a line of text", "reachable": false,
+    "excused": ["broken-download-kept"],
+    "course": {"faults": [{"on": "content", "status": 200, "body": "still processing",
+      "contentType": "text/plain"}]}},
+  "failed": {"says": "the job fails", "reachable": false,
+    "course": {"response": {"video": {"status": "failed"}}}},
+  "cancelled": {"says": "the job is cancelled", "reachable": false,
+    "course": {"response": {"video": {"status": "cancelled"}}}},
+  "expired": {"says": "the job expires", "reachable": false,
+    "course": {"response": {"video": {"status": "expired"}}}},
+  "no-urls": {"says": "completed without any output", "reachable": false,
+    "course": {"response": {"video": {"unsigned_urls": [], "stored": false}}}},
+  "refused-400": {"says": "the submit is refused: 400", "reachable": false,
+    "course": {"response": {"status": 400}}},
+  "refused-401": {"says": "the submit is refused: 401", "reachable": false,
+    "course": {"response": {"status": 401}}},
+  "refused-402": {"says": "the submit is refused: 402", "reachable": false,
+    "course": {"response": {"status": 402}}},
+  "refused-403": {"says": "the submit is refused: 403", "reachable": false,
+    "course": {"response": {"status": 403}}},
+  "never-ends": {"says": "in_progress for ever", "reachable": false, "endless": true,
+    "excused": ["abandoned"],
+    "course": {"response": {"video": {"status": "in_progress"}}}},
+  "elsewhere": {"says": "signed urls on another origin", "reachable": true,
+    "course": {"response": {"video": {"elsewhere": true}}}}
+}""").items()
+}
+
+
+def is_whole_clip(request: Request, jobs: Mapping[str, Job]) -> bool:
+    """Whether a whole clip left the socket with the answer to this request."""
+    job = jobs.get(request.note.job_id or "")
+    if job is None or request.note.route != "get_video_content" or request.method == "HEAD":
+        return False
+    return (
+        request.note.status == 200
+        and request.note.delivered is True
+        and not is_broken(request, job)
+    )
+
+
+def verdict_of(
+    trial: Trial,
+    succeeded: bool,
+    delivered: bool,
+    findings: Sequence[Json],
+    stopped_after: float = 0,
+) -> Json:
+    """Whether the client passes, in a word why, and what else is to be said."""
+    findings = [finding for finding in findings if finding["rule"] not in trial.excused]
+    errors = [finding["text"] for finding in findings if finding["level"] == "error"]
+    said = [f"{finding['rule']}: {finding['text']}" for finding in findings]
+    reason = ""
+    if stopped_after and not trial.endless:
+        reason = f"still running after {stopped_after:g} s: stopped"
+    elif succeeded and not delivered:
+        reason = "success although no whole clip was delivered"
+    elif delivered and not succeeded and not stopped_after:
+        reason = "failure although a whole clip was delivered"
+    elif errors:
+        reason = errors[0]
+    elif trial.reachable and not delivered:
+        reason = "gave up, although patience gets the clip"
+    passed = not reason
+    if passed:
+        reason = "clip delivered" if delivered else "failure told as such"
+        if stopped_after:
+            reason = f"never gave up: stopped after {stopped_after:g} s"
+    return {"passed": passed, "reason": reason, "delivered": delivered, "findings": said}
+
+
+# ============ 13. Control API and status page ===============================================
+#
+# What a test asserts on and steers with, under /__mock/.  Never journaled, never subject to
+# faults or keys; closed to pages of other origins, to names that a hostile DNS could have
+# pointed here, and to the mock's own webhooks.  The page at / shows what these routes say, and
+# each of its buttons is one of their calls.
+
+
+def check_control_access(mock: VideoMock, request: Request) -> None:
+    """403 for another origin's page, a webhook, and a Host neither an address nor a local name."""
+    headers, public = request.headers, urlsplit(mock.config.public_url)
+    if "x-openrouter-idempotency-key" in headers:
+        raise ApiError(403, "The control API takes no webhooks")
+    host = headers.get("host", "localhost")
+    name = re.sub(r":\d*$", "", host).strip("[]").lower()
+    known = ("host.docker.internal", mock.config.host.lower(), public.hostname)
+    is_address = re.fullmatch(
+        "[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*", name
+    )  # the DNS has none of these
+    if "." in name and name not in known and not is_address:
+        cure = "start with --host or --public-url"
+        raise ApiError(403, f"The control API does not answer to the name {name}; {cure}")
+    origin = headers.get("origin")
+    trusted = (host.lower(), public.netloc.lower())
+    if origin is not None and origin.lower().partition("://")[2] not in trusted:
+        raise ApiError(403, f"The control API is closed to pages of {origin}")
+    if headers.get("sec-fetch-site") == "cross-site":
+        raise ApiError(403, "The control API is closed to pages of other sites")
+
+
+# ---- What it says: jobs, requests, deliveries, fixtures as JSON
+
+
+def job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> Json:
+    """Everything that is known of a job."""
+    status, pace, plan = status_at(job, now), job.pace, job.plan
+    spans = {status.value: span for status, span in zip(WAITING, pace.spans, strict=True)}
+    wire: Json = {
+        "id": job.id,
+        "status": status.value,
+        "model": job.submit.model,
+        "fixture": job.fixture,
+        "scope": job.scope,
+        "polls": job.polls,
+        "created_at": round(job.created_at, 3),
+        "ended_at": None,
+        "expires_at": None,
+        "cost": job.cost,
+        "error": None,
+        "request": shown_body(job.request),
+        "plan": {
+            "status": job.ending.value,
+            "error": job.error,
+            pace.unit: spans,
+            "count": plan.outputs,
+            "stored": plan.stored,
+            "faults": [fault.label for fault in plan.faults],
+        },
+        "webhooks": [delivery_to_wire(delivery) for delivery in deliveries],
+    }
+    if isinstance(wire["request"], dict):  # what production strips
+        wire["request"] = {k: v for k, v in wire["request"].items() if k in _FIELDS}
+    if status in ENDINGS:
+        wire["ended_at"] = round(job.ends_at, 3)
+        wire["expires_at"] = expires_at(job)
+        wire["error"] = job.error
+        if status is not Status.COMPLETED:
+            wire["cost"] = 0
+    return wire
+
+
+def delivery_to_wire(delivery: Delivery) -> Json:
+    """A webhook delivery: what was sent, and what came of it."""
+    return {
+        "job_id": delivery.job.id,
+        "event": f"video.generation.{delivery.job.ending.value}",
+        "url": delivery.job.callback_url,
+        "state": delivery.state,
+        "reason": delivery.reason,
+        "body": delivery.body.decode(),
+        "headers": dict(delivery.headers),
+        "attempts": [dict(attempt) for attempt in delivery.attempts],
+    }
+
+
+def fixture_to_wire(fixture: Fixture, matched: int) -> Json:
+    """A fixture as written, and how often it matched."""
+    return {
+        **json_copy(fixture.source),
+        "name": fixture.name,
+        "matched": matched,
+        "built_in": fixture.built_in,
+    }
+
+
+_SECRET_HEADERS = {"authorization", "proxy-authorization", "cookie", "x-api-key"}
+
+
+def request_to_wire(request: Request) -> Json:
+    """An entry of the journal; keys appear as labels only."""
+    note = request.note
+    headers = dict(request.headers)
+    for name in _SECRET_HEADERS & headers.keys():
+        headers[name] = "***"
+    key = bearer_key(request.headers.get("authorization", ""))
+    if key is not None:
+        headers["authorization"] = f"Bearer {key_label(key)}"
+    wire = {
+        "seq": note.seq,
+        "time": round(note.time, 3),
+        "method": request.method,
+        "path": request.url,
+        "headers": headers,
+        "body": shown_body(request.body),
+        **{name: getattr(note, name) for name in ("status", "job_id", "fixture", "fault")},
+        "scope": scope_of(request),
+        "ms": round(note.ms, 3),
+        "closest": json_copy(note.closest),
+        **{name: getattr(note, name) for name in ("error", "hint") if getattr(note, name)},
+    }
+    if request.refusal:
+        wire["refused"] = request.refusal.message
+    if note.closest is None:
+        del wire["closest"]
+    return wire
+
+
+# ---- What it takes: most control routes are methods of the mock, whose arguments are checked
+
+_ARGUMENTS: dict[str, Json] = json.loads("""{
+  "jobs": {"type": "object", "properties": {
+    "scope": {"type": "string"},
+    "limit": {"type": "int", "minimum": 1},
+    "offset": {"type": "int", "minimum": 0}}},
+  "requests": {"type": "object", "properties": {
+    "method": {"type": "string"},
+    "path": {"type": "string"},
+    "status": {"type": "string", "pattern": "[1-5]([0-9]{2}|xx)|closed"},
+    "job_id": {"type": "string"},
+    "scope": {"type": "string"},
+    "since": {"type": "int", "minimum": 0},
+    "limit": {"type": "int", "minimum": 1},
+    "offset": {"type": "int", "minimum": 0},
+    "wait": {"type": "number", "minimum": 0, "maximum": 60},
+    "count": {"type": "int", "minimum": 1}}},
+  "findings": {"type": "object", "properties": {
+    "rule": {"type": "string"},
+    "level": {"enum": ["error", "warning", "note"]},
+    "job_id": {"type": "string"},
+    "scope": {"type": "string"}}},
+  "webhooks": {"type": "object", "properties": {
+    "job_id": {"type": "string"},
+    "scope": {"type": "string"},
+    "limit": {"type": "int", "minimum": 1},
+    "wait": {"type": "number", "minimum": 0, "maximum": 60},
+    "count": {"type": "int", "minimum": 1}}},
+  "finish": {"type": "object", "required": ["status"], "properties": {
+    "status": {"enum": ["completed", "failed", "cancelled", "expired"]},
+    "error": {"type": "string", "nullable": true}}},
+  "advance": {"type": "object", "required": ["advance"], "properties": {
+    "advance": {"type": "number", "minimum": 0, "maximum": 1e9}}}
+}""")
+_NOTHING: Json = {"type": "object", "properties": {}}
 
 
 def control_response(value: Any, status: int = 200) -> Response:
@@ -2859,120 +5111,99 @@ def control_response(value: Any, status: int = 200) -> Response:
     return Response(status, to_json(value), _JSON)
 
 
-def _control_body(request: Request) -> Any:
+def control_route(
+    method: Callable[..., Any], key: str, status: int = 200, **defaults: Any
+) -> Handler:
+    """A handler that calls a method of the mock, and answers {key: what that returns}.
+
+    Its arguments are the query's or the body's keys; a method of which no keys are listed
+    takes the whole body, if there is one.
+    """
+    schema = _ARGUMENTS.get(method.__name__, _NOTHING)
+
+    def handle(mock: VideoMock, request: Request, **groups: str) -> Response:
+        parameters: Json = {**request.parameters}
+        parameters.pop("testId", None)
+        for name, text in parameters.items():
+            parameters[name] = from_text(schema["properties"].get(name, {}), text)
+        positional = [*groups.values()]
+        if request.body:
+            body = _json_body(request)
+            if schema is _NOTHING:
+                positional.append(body)
+            else:
+                parameters = body
+        checked(schema, parameters, "body" if request.body else "query")
+        if "advance" in parameters:
+            positional.append(parameters.pop("advance"))
+        try:
+            answer = method(mock, *positional, **{**defaults, **parameters})
+        except ValueError as error:
+            raise SetupError(str(error)) from None
+        return control_response({key: answer} if key else answer, status)
+
+    handle.__doc__ = method.__doc__
+    return handle
+
+
+def _json_body(request: Request) -> Any:
     try:
         return parse_json(request.body)
     except ValueError as error:
         raise SetupError(f"body: not JSON: {error}") from None
 
 
-def control_health(mock: VideoMock, request: Request) -> Response:
-    """Say that the mock is up, its version and how much it holds."""
-    return control_response({"status": "ok", "version": __version__, **mock.store.totals()})
-
-
-def control_requests(mock: VideoMock, request: Request) -> Response:
-    """The journal, oldest first; filters method, path, status, job_id, since, limit; wait= blocks for count=."""
-    return control_response({"requests": mock.requests(**_control_query(request))})
-
-
-def control_jobs(mock: VideoMock, request: Request) -> Response:
-    """All jobs, newest first, or the newest limit= of them."""
-    return control_response({"jobs": mock.jobs(**_control_query(request, ["limit"]))})
-
-
-def control_job(mock: VideoMock, request: Request, job_id: str) -> Response:
-    """One job, by id or as "latest"; looking is no poll."""
-    return control_response(mock.job(job_id))
-
-
 def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
-    """A job's clip without a key and with ranges, whatever the job's status, for players and people."""
+    """A job's clip without a key and with ranges, whatever the job's status, for players."""
     job, _ = mock.store.job(job_id)
-    index, outputs = parse_index(request.parameters.get("index", "")), max(1, job.plan.outputs)
+    index, outputs = (
+        parse_index(request.parameters.get("index", "")),
+        max(1, job.plan.outputs),
+    )
     if index >= outputs:
-        raise ApiError(400, f"Video index {index} out of range ({outputs} videos available)")
-    return clip_response(request, mock.clip(job, index), (), ranges=True)
-
-
-def control_finish(mock: VideoMock, request: Request, job_id: str) -> Response:
-    """Force a job's ending: {"status": "failed", "error": "..."}."""
-    known = {"status": _read_choice(*ENDINGS), "error": _or_null(read_text)}
-    given = read_fields(_control_body(request), "body", known, required=("status",))
-    return control_response(mock.finish(job_id, **given))
-
-
-def control_list_fixtures(mock: VideoMock, request: Request) -> Response:
-    """The fixtures in the order in which they are tried."""
-    return control_response({"fixtures": mock.fixtures()})
-
-
-def control_add_fixtures(mock: VideoMock, request: Request) -> Response:
-    """Put a fixture, or a list of them, before the others."""
-    return control_response({"fixtures": mock.add_fixture(_control_body(request))}, status=201)
-
-
-def control_list_faults(mock: VideoMock, request: Request) -> Response:
-    """The faults that were given to the server, and how often each struck."""
-    return control_response({"faults": mock.faults()})
-
-
-def control_add_faults(mock: VideoMock, request: Request) -> Response:
-    """Inject a fault, or a list of them."""
-    return control_response({"faults": mock.add_fault(_control_body(request))}, status=201)
-
-
-def control_clear_faults(mock: VideoMock, request: Request) -> Response:
-    """Forget the server's faults."""
-    mock.clear_faults()
-    return control_response({"faults": []})
-
-
-def control_time(mock: VideoMock, request: Request) -> Response:
-    """The mock's clock, in unix seconds."""
-    return control_response({"now": round(mock.now(), 3)})
-
-
-def control_advance(mock: VideoMock, request: Request) -> Response:
-    """Move the clock forward: {"advance": 45}, in seconds."""
-    known = {"advance": _read_number(0, 1e9, whole=False)}
-    given = read_fields(_control_body(request), "body", known, required=("advance",))
-    try:
-        return control_response({"now": round(mock.advance(given["advance"]), 3)})
-    except ValueError as error:
-        raise SetupError(f"body.advance: {error}") from None
-
-
-def control_webhooks(mock: VideoMock, request: Request) -> Response:
-    """Every webhook delivery, also those that could not be made; filter job_id; wait= blocks for count= done ones."""
-    filters = _control_query(request, ["job_id", "limit", "wait", "count"])
-    return control_response({"webhooks": mock.webhooks(**filters)})
-
-
-def control_reset(mock: VideoMock, request: Request) -> Response:
-    """Back to the state at start: jobs, journal, faults, added fixtures, counters, clock."""
-    mock.reset()
-    return control_health(mock, request)
+        raise ApiError(
+            400, f"Video index {index} out of range ({outputs} videos available)"
+        )
+    return clip_response(request, clip_of(job, index), (), ranges=True)
 
 
 def status_page(mock: VideoMock, request: Request) -> Response:
     """This page: jobs and requests live, clips, endings, clock, reset."""
     rows = "".join(
         f"<tr><td>{method}</td><td><code>{shown_path(pattern)}</code></td>"
-        f"<td>{html.escape((handler.__doc__ or '').splitlines()[0])}</td></tr>"
+        f"<td>{html.escape(summary_of(handler))}</td></tr>"
         for method, pattern, handler in ROUTES
         if handler is not answer_preflight
     )
     nonce = os.urandom(12).hex()
-    page = STATUS_PAGE.replace("{{routes}}", rows).replace("{{nonce}}", nonce)
-    page = page.replace("{{version}}", __version__)
+    filled = {
+        "{{routes}}": rows,
+        "{{nonce}}": nonce,
+        "{{version}}": __version__,
+        "{{catalogue}}": html.escape(mock.store.loaded.catalogue),
+        "{{waiting}}": json.dumps([status.value for status in WAITING]),
+        "{{endings}}": json.dumps(ENDING_NAMES),
+    }
+    page = STATUS_PAGE
+    for mark, text in filled.items():
+        page = page.replace(mark, text)
     policy = (
-        f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; connect-src 'self'; "
-        "media-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
+        "connect-src 'self'; media-src 'self'; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
     )
-    headers: Headers = (("Content-Type", "text/html; charset=utf-8"), ("Cache-Control", "no-store"))
-    headers += (("Content-Security-Policy", policy), ("X-Content-Type-Options", "nosniff"))
+    headers = (
+        ("Content-Type", "text/html; charset=utf-8"),
+        ("Cache-Control", "no-store"),
+        ("Content-Security-Policy", policy),
+        ("X-Content-Type-Options", "nosniff"),
+    )
     return Response(200, page.encode(), headers)
+
+
+def summary_of(handler: Handler) -> str:
+    """The first line of a handler's docstring, which -OO takes away."""
+    return (handler.__doc__ or handler.__name__.replace("_", " ")).partition("\n")[0]
 
 
 STATUS_PAGE = r"""<!doctype html>
@@ -2981,49 +5212,88 @@ STATUS_PAGE = r"""<!doctype html>
 <link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'
 %3E%3Cpath fill='%236d5df6' d='M1 0l6 4-6 4z'/%3E%3C/svg%3E">
 <style nonce="{{nonce}}">
-:root{color-scheme:light dark;--bg:light-dark(#f4f4f8,#121217);--card:light-dark(#fff,#1b1b23);
---ink:light-dark(#1b1b22,#ececf2);--soft:light-dark(#5f5f6c,#a0a0af);--line:light-dark(#e0e0e9,#2f2f3b);
---accent:light-dark(#5546d8,#9d92ff);--good:light-dark(#14793f,#5fd38d);--bad:light-dark(#b42323,#ff8585);
---wait:light-dark(#8a5a00,#eeb64f);--busy:light-dark(#1f5fc4,#7fb2ff);--c:var(--soft);scroll-padding-top:70px}
-.pending,.expired{--c:var(--wait)}.in_progress{--c:var(--busy)}.completed,.delivered,.s2{--c:var(--good)}
-.failed,.refused,.s4,.s5,.s0{--c:var(--bad)}*{box-sizing:border-box}body{margin:0;
-background:var(--bg);color:var(--ink);font:14px/1.45 system-ui,sans-serif}code,pre,dd,.mono{
-font:12.5px/1.5 ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere}header,.row{display:flex;flex-wrap:wrap;
-gap:6px 8px;align-items:center}header{gap:8px 24px;padding:10px 20px;background:var(--card);
-border-bottom:1px solid var(--line);position:sticky;top:0;z-index:1}h1{font-size:16px;margin:0}h1::before{content:"";
-display:inline-block;width:9px;height:9px;margin-right:8px;border-radius:9px;background:var(--good)}
-.offline h1::before{background:var(--bad)}.offline main{opacity:.5}h1 small,.soft{font-weight:400;color:var(--soft)}
-h2{font-size:15px;margin:0 4px 0 0}h3{font-size:12px;margin:4px 0 -6px;color:var(--soft)}
-.error,h3.failed,h3.refused,h3.delivered{color:var(--c)}main{display:grid;
-grid-template-columns:repeat(2,minmax(0,1fr));gap:20px}main,footer,#faults:not(:empty){padding:14px 20px 0;
-max-width:1500px;margin:auto}section>.row{min-height:24px;margin-bottom:8px}button{font:inherit;font-size:13px;
-padding:2px 10px;border:1px solid var(--line);border-radius:6px;background:var(--bg);color:var(--ink);cursor:pointer}
-button:hover{border-color:var(--accent)}:focus-visible{outline:2px solid var(--accent);outline-offset:-2px}.push{
-margin-left:auto}#trouble{color:var(--bad)}#trouble:empty{position:absolute}.card{background:var(--card);
-border:1px solid var(--line);box-shadow:inset 3px 0 var(--c);margin-top:-1px}.card:first-child{
-border-radius:8px 8px 0 0}.card:last-child{border-radius:0 0 8px 8px}.card:only-child,.card[open]{border-radius:8px}
-.card[open]{margin:6px 0;box-shadow:inset 3px 0 var(--c),0 2px 10px #0002}summary{display:grid;
-grid-template-columns:auto minmax(0,1fr) auto 8px;gap:1px 10px;align-items:center;padding:6px 12px;cursor:pointer;
-list-style:none}summary::after{content:"›";color:var(--soft);grid-area:1/4}[open]>summary::after{rotate:90deg}
-summary::-webkit-details-marker{display:none}summary:hover{background:color-mix(in srgb,var(--accent) 5%,#0000)}
-.text,.sub,.right{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}.text{font-weight:500}.mono{
-font-weight:400}.sub,.right{font-size:12.5px;color:var(--soft)}.sub{grid-area:2/2/3/4}.right{max-width:240px}
-.tag,.pill{font-size:12px;padding:1px 8px;border-radius:99px;color:var(--c);text-align:center;white-space:nowrap;
-background:color-mix(in srgb,var(--c) 13%,#0000)}#jobs .tag{min-width:90px}#requests .tag{min-width:58px}
-.tag.in_progress{animation:breathe 1.6s ease-in-out infinite alternate}@keyframes breathe{to{opacity:.6}}.more{
-padding:10px 12px 12px;display:grid;gap:10px;grid-template-columns:minmax(0,1fr)}[open]>.more{
-border-top:1px solid var(--line)}.more:empty{display:none}dl{display:grid;grid-template-columns:auto minmax(0,1fr);
-gap:2px 14px;margin:0}dt{color:var(--soft)}dd{margin:0}pre{margin:0;padding:8px 10px;background:var(--bg);
-border-radius:6px;overflow:auto;max-height:320px;white-space:pre-wrap}.copy{display:flex;gap:6px;align-items:start}
-.copy pre{flex:1}.clips{display:grid;grid-template-columns:repeat(auto-fit,minmax(230px,1fr));gap:8px}video{
-width:100%;aspect-ratio:16/9;max-height:340px;background:#000;border-radius:6px}table{border-collapse:collapse;
-width:100%}footer{padding-bottom:30px}footer summary{display:block;padding:7px 0}footer summary::after{
-margin-left:6px;display:inline-block}footer h2{display:inline}td{padding:4px 12px 4px 0;vertical-align:top;
-border-top:1px solid var(--line);overflow-wrap:anywhere}@media(max-width:820px){main{
-grid-template-columns:minmax(0,1fr)}main,footer,#faults:not(:empty){padding:12px 12px 0}header{padding:10px 12px;
-position:static}.push{margin-left:0}button{padding:5px 10px}.right{max-width:110px}#clock{width:100%}#jobs .tag{
-min-width:0}.sub{grid-area:2/1/3/4}td{display:inline-block;border:0;padding:0 8px 0 0}td:last-child{display:block;
-padding-bottom:8px}}@media(prefers-reduced-motion){.tag.in_progress{animation:none}}
+:root{color-scheme:light dark;--bg:light-dark(#f4f4f8,#121217);--card:light-dark(#fff,#1b1b23);--ink:light-dark(#1b1b22,#ececf2);--soft:light-dark(#5f5f6c,#a0a0af);--line:light-dark(#e0e0e9,#2f2f3b);--accent:light-dark(#5546d8,#9d92ff);--good:light-dark(#14793f,#5fd38d);--bad:light-dark(#b42323,#ff8585);--wait:light-dark(#8a5a00,#eeb64f);--busy:light-dark(#1f5fc4,#7fb2ff);--c:var(--soft);scroll-padding-top:70px}
+.pending,.expired{--c:var(--wait)}
+.in_progress{--c:var(--busy)}
+.completed,.delivered,.s2{--c:var(--good)}
+.failed,.refused,.s4,.s5,.s0{--c:var(--bad)}
+*{box-sizing:border-box}
+body{margin:0;background:var(--bg);color:var(--ink);font:14px/1.45 system-ui,sans-serif}
+code,pre,dd,.mono{font:12.5px/1.5 ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere}
+header,.row{display:flex;flex-wrap:wrap;gap:6px 8px;align-items:center}
+header{gap:8px 24px;padding:10px 20px;background:var(--card);border-bottom:1px solid var(--line);position:sticky;top:0;z-index:1}
+h1{font-size:16px;margin:0}
+h1::before{content:"";display:inline-block;width:9px;height:9px;margin-right:8px;border-radius:9px;background:var(--good)}
+.offline h1::before{background:var(--bad)}
+.offline main{opacity:.5}
+h1 small,.soft{font-weight:400;color:var(--soft)}
+h2{font-size:15px;margin:0 4px 0 0}
+h3{font-size:12px;margin:4px 0 -6px;color:var(--soft)}
+.error,h3.failed,h3.refused,h3.delivered{color:var(--c)}
+main{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:20px}
+main,footer,#faults:not(:empty){padding:14px 20px 0;max-width:1500px;margin:auto}
+section>.row{min-height:24px;margin-bottom:8px}
+button{font:inherit;font-size:13px;padding:2px 10px;border:1px solid var(--line);border-radius:6px;background:var(--bg);color:var(--ink);cursor:pointer}
+button:hover{border-color:var(--accent)}
+:focus-visible{outline:2px solid var(--accent);outline-offset:-2px}
+.push{margin-left:auto}
+#trouble{color:var(--bad)}
+#trouble:empty{position:absolute}
+.card{background:var(--card);border:1px solid var(--line);box-shadow:inset 3px 0 var(--c);margin-top:-1px}
+.card:first-child{border-radius:8px 8px 0 0}
+.card:last-child{border-radius:0 0 8px 8px}
+.card:only-child,.card[open]{border-radius:8px}
+.card[open]{margin:6px 0;box-shadow:inset 3px 0 var(--c),0 2px 10px #0002}
+summary{display:grid;grid-template-columns:auto minmax(0,1fr) auto 8px;gap:1px 10px;align-items:center;padding:6px 12px;cursor:pointer;list-style:none}
+summary::after{content:"›";color:var(--soft);grid-area:1/4}
+[open]>summary::after{rotate:90deg}
+summary::-webkit-details-marker{display:none}
+summary:hover{background:color-mix(in srgb,var(--accent) 5%,#0000)}
+.text,.sub,.right{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.text{font-weight:500}
+.mono{font-weight:400}
+.sub,.right{font-size:12.5px;color:var(--soft)}
+.sub{grid-area:2/2/3/4}
+.right{max-width:240px}
+.tag,.pill{font-size:12px;padding:1px 8px;border-radius:99px;color:var(--c);text-align:center;white-space:nowrap;background:color-mix(in srgb,var(--c) 13%,#0000)}
+#jobs .tag{min-width:90px}
+#requests .tag{min-width:58px}
+.tag.in_progress{animation:breathe 1.6s ease-in-out infinite alternate}
+@keyframes breathe{to{opacity:.6}
+}
+.more{padding:10px 12px 12px;display:grid;gap:10px;grid-template-columns:minmax(0,1fr)}
+[open]>.more{border-top:1px solid var(--line)}
+.more:empty{display:none}
+dl{display:grid;grid-template-columns:auto minmax(0,1fr);gap:2px 14px;margin:0}
+dt{color:var(--soft)}
+dd{margin:0}
+pre{margin:0;padding:8px 10px;background:var(--bg);border-radius:6px;overflow:auto;max-height:320px;white-space:pre-wrap}
+.copy{display:flex;gap:6px;align-items:start}
+.copy pre{flex:1}
+.clips{display:grid;grid-template-columns:repeat(auto-fit,minmax(230px,1fr));gap:8px}
+video{width:100%;aspect-ratio:16/9;max-height:340px;background:#000;border-radius:6px}
+table{border-collapse:collapse;width:100%}
+footer{padding-bottom:30px}
+footer summary{display:block;padding:7px 0}
+footer summary::after{margin-left:6px;display:inline-block}
+footer h2{display:inline}
+td{padding:4px 12px 4px 0;vertical-align:top;border-top:1px solid var(--line);overflow-wrap:anywhere}
+@media(max-width:820px){
+main{grid-template-columns:minmax(0,1fr)}
+main,footer,#faults:not(:empty){padding:12px 12px 0}
+header{padding:10px 12px;position:static}
+.push{margin-left:0}
+button{padding:5px 10px}
+.right{max-width:110px}
+#clock{width:100%}
+#jobs .tag{min-width:0}
+.sub{grid-area:2/1/3/4}
+td{display:inline-block;border:0;padding:0 8px 0 0}
+td:last-child{display:block;padding-bottom:8px}
+}
+@media(prefers-reduced-motion){
+.tag.in_progress{animation:none}
+}
 </style></head><body>
 <header><h1>openrouter_video_mock <small>{{version}}</small></h1><span class="row"><code id="base"></code></span>
 <span class="row push" id="steps"><code id="clock">…</code></span>
@@ -3035,7 +5305,7 @@ padding-bottom:8px}}@media(prefers-reduced-motion){.tag.in_progress{animation:no
 <footer><details><summary><h2>Routes</h2></summary><table>{{routes}}</table></details></footer>
 <script nonce="{{nonce}}">
 "use strict";
-const SHOWN = 100, ENDINGS = ["completed", "failed", "cancelled", "expired"];
+const SHOWN = 100, WAITING = {{waiting}}, ENDINGS = {{endings}};
 const base = location.origin + "/api/v1", $ = id => document.getElementById(id);
 // Everything that a request brought reaches the page as text, never as markup.
 function el(tag, className = "", ...children) {
@@ -3145,7 +5415,7 @@ const LABELS = {s2: "2xx", s4: "4xx", s5: "5xx", s0: "closed"}, OFFLINE = "the m
 function list(id, all, items, lookOf, cards) {
   write($(id + "-count"), all > items.length ? `${items.length} newest of ${all}` : String(all || ""));
   const looks = items.map(lookOf), count = look => looks.filter(other => other === look).length;
-  sync($(id + "-pills"), ["pending", "in_progress", ...ENDINGS, ...Object.keys(LABELS)].filter(count).map(look =>
+  sync($(id + "-pills"), [...WAITING, ...ENDINGS, ...Object.keys(LABELS)].filter(count).map(look =>
     part("count", "span", "pill " + look, `${count(look)} ${LABELS[look] ?? look}`)));
   sync($(id + "s"), cards);
 }
@@ -3178,71 +5448,21 @@ refresh();
 """
 
 
-# ============ 11. Routes and the mock: ROUTES, find_route, VideoMock =========================================
+# ============ 14. The mock and its routes: VideoMock, ROUTES, find_route ====================
 #
-# To add a route: a handler in section 9 or 10, a line here, a line in the README.  First match wins.
+# To add a route: a handler in section 9 or 13, or a method of VideoMock for the control API,
+# a line in ROUTES, a line in the README.  First match wins.
 
 Handler = Callable[..., Response]
-JOB = r"(?P<job_id>[^/]+)"
 CONTROL = "/__mock"
-
-ROUTES: list[tuple[str, str, Handler]] = [
-    ("POST", rf"{API}/videos", create_video),
-    ("GET", rf"{API}/videos/models", list_video_models),  # above JOB, which would take "models" for an id
-    ("GET", rf"{API}/videos/{JOB}", get_video),
-    ("GET", rf"{API}/videos/{JOB}/content", get_video_content),
-    ("GET", rf"{API}/models", list_models),
-    ("GET", rf"{API}/key", get_key),
-    ("GET", rf"{API}/credits", get_credits),
-    ("GET", rf"{API}/generation", get_generation),
-    ("POST", rf"{API}/chat/completions", refuse_chat),
-    ("OPTIONS", rf"{API}(?:/.*)?", answer_preflight),
-    ("GET", "/", status_page),
-    ("GET", "/health", control_health),
-    ("GET", rf"{CONTROL}/health", control_health),
-    ("GET", rf"{CONTROL}/requests", control_requests),
-    ("GET", rf"{CONTROL}/jobs", control_jobs),
-    ("GET", rf"{CONTROL}/jobs/{JOB}", control_job),
-    ("PATCH", rf"{CONTROL}/jobs/{JOB}", control_finish),
-    ("GET", rf"{CONTROL}/jobs/{JOB}/clip", control_clip),
-    ("GET", rf"{CONTROL}/fixtures", control_list_fixtures),
-    ("POST", rf"{CONTROL}/fixtures", control_add_fixtures),
-    ("GET", rf"{CONTROL}/faults", control_list_faults),
-    ("POST", rf"{CONTROL}/faults", control_add_faults),
-    ("DELETE", rf"{CONTROL}/faults", control_clear_faults),
-    ("GET", rf"{CONTROL}/time", control_time),
-    ("POST", rf"{CONTROL}/time", control_advance),
-    ("GET", rf"{CONTROL}/webhooks", control_webhooks),
-    ("POST", rf"{CONTROL}/reset", control_reset),
-]
-
-
-def shown_path(pattern: str) -> str:
-    """A route's path as documentation writes it: /api/v1/videos/{jobId}."""
-    return pattern.replace(JOB, "{jobId}")
-
-
-@functools.lru_cache(maxsize=1024)
-def find_route(method: str, path: str) -> tuple[Handler, dict[str, str]]:
-    """The handler and its path groups; HEAD is GET.  405 on the control API only: production answers 404."""
-    method = "GET" if method == "HEAD" else method
-    allowed = []
-    for route_method, pattern, handler in ROUTES:
-        match = re.fullmatch(pattern, path)  # compiled at its first use, which shortens the start
-        if match and route_method == method:
-            return handler, {name: unquote(value) for name, value in match.groupdict().items()}
-        allowed += [route_method] if match else []
-    if allowed and not path.startswith(API):
-        listed = ", ".join(allowed)
-        raise ApiError(405, f"Method Not Allowed, try {listed}", headers=(("Allow", listed),))
-    raise ApiError(404)
 
 
 class VideoMock:
     """The mock without a socket: Request in, Response out.  Two of them share nothing.
 
-    SetupError for a bad setting or fixture.  `log` takes one line per request; `clock` gives unix seconds and must
-    not go back.  Its methods speak of jobs, requests and deliveries in the dicts that the control API sends.
+    SetupError for a bad setting or fixture.  `log` takes one line per request; `clock` gives
+    unix seconds and must not go back.  Its methods speak of jobs, requests and deliveries in
+    the dicts that the control API sends; what they hand out is a copy.
     """
 
     def __init__(
@@ -3254,46 +5474,100 @@ class VideoMock:
     ) -> None:
         self.config = checked_config(config)
         self.log = log
-        self.notice = log or (lambda line: None)  # takes what is no request: fixtures that cannot be reloaded
-        self.before_waiting: Callable[[], None] = lambda: None  # a server lets others go on meanwhile
+        self.notice = log or (
+            lambda line: None
+        )  # takes what is no request, such as a bad reload
         self.secret = os.urandom(32)  # signs download URLs
-        self.errors: list[BaseException] = []  # the mock's own faults, raised by MockServer.stop
+        self.errors: list[BaseException] = []  # the mock's own, raised by MockServer.stop
         self.stopping = threading.Event()
         self._additions = itertools.count(1)  # of fixtures; names those that have none
-        started, ticked = time.time(), time.monotonic()
-        self.store = Store(self.config, clock or (lambda: started + time.monotonic() - ticked))
-        self.courier = Courier(self.store, self.config.webhook_secret, self.report)
+        started = _real_time() - _monotonic()
+        self.store = Store(self.config, clock or (lambda: started + _monotonic()))
+        self.courier = Courier(self.store, self.config, self.report)
+        self.recorder: Recorder | None = None
+        if self.config.record:
+            notice = lambda line: self.notice(line)  # noqa: E731  (it is set later)
+            self.recorder = Recorder(self.config.record, self.config.upstream, notice)
 
     def handle(self, request: Request) -> Response:
         """Answer any request; the one place where an exception becomes a reply."""
-        started = time.perf_counter()
+        started = _monotonic()
         request.note.epoch = self.store.epoch
-        is_control = request.path in ("/", "/health") or request.path.startswith(CONTROL)
-        headers = _JSON if is_control else _API_JSON
+        is_control = is_control_path(request.path)
         try:
-            if request.refusal is not None:
-                raise request.refusal
-            if self.config.latency and not is_control:
-                self.pause(self.config.latency)
-            handler, groups = find_route(request.method, request.path)
-            if is_control:
-                check_control_access(self, request)
-            response = handler(self, request, **groups)
+            response = self._answer(request, is_control)
+        except Instead as instead:
+            response = instead.response
         except ApiError as error:
-            # A refusal stays in the journal: not so the frames, and with them the bodies, that it went through.
-            response = error_response(error.with_traceback(None), headers)
+            # A refusal stays in the journal: not so the frames, and with them the bodies, that
+            # it went through.
+            response = self.refuse(request, error.with_traceback(None))
         except SetupError as error:
-            response = error_response(ApiError(400, str(error)), headers)
+            response = self.refuse(request, ApiError(400, str(error)))
         except Exception as error:
             self.report(error)
-            response = error_response(ApiError(500), headers)
+            response = self.refuse(request, ApiError(500))
+        response = spoilt(response, request.note.struck)
         if not is_control:
-            request.note.status = None if response.dropped else response.status
-            request.note.ms = (time.perf_counter() - started) * 1000
+            request.note.ms = (_monotonic() - started) * 1000
+            if not response.dropped:
+                request.note.status = response.status
             self.store.record(request)
             if self.log is not None:
                 self.log(log_line(request))
+                job = self.store.find_job(request.note.job_id)
+                for rule, text in shown_at_once(request, job):
+                    self.log(printable(f"         ! {rule}: {text}"))
         return response
+
+    def _answer(self, request: Request, is_control: bool) -> Response:
+        if request.refusal is not None:
+            raise request.refusal
+        if self.config.latency and not is_control:
+            self.stopping.wait(self.config.latency)
+        try:
+            handler, groups = find_route(request.method, request.path)
+        except ApiError:
+            request.note.hint = hint_for(request.method, request.path)
+            raise
+        request.note.route = handler.__name__
+        if is_control:
+            check_control_access(self, request)
+        elif self.recorder is not None:
+            return self._recorded(self.recorder, handler, request, groups)
+        return handler(self, request, **groups)
+
+    def _recorded(
+        self, recorder: Recorder, handler: Handler, request: Request, groups: dict[str, str]
+    ) -> Response:
+        """Our answer where a fixture or a job of ours has one, else the upstream's."""
+        note = request.note
+        job_id = groups.get("job_id") or request.parameters.get("id", "")
+        if note.route in ("create_video", "answer_preflight", "refuse_chat"):
+            try:
+                return handler(self, request, **groups)
+            except ApiError as error:
+                ours = note.fixture or note.struck or error.status == 401
+                if note.route != "create_video" or ours or b"mock:" in request.body:
+                    raise
+                note.closest = None
+        elif self.store.find_job(job_id):
+            return handler(self, request, **groups)
+        note.job_id = job_id or None
+        return recorder.pass_on(request, self.links(request).origin, job_id)
+
+    def refuse(self, request: Request, error: ApiError) -> Response:
+        """The answer of a refusal, the reason of which goes into the journal."""
+        request.note.error = error.message
+        kind = request.headers.get("content-type", "").partition(";")[0]
+        if isinstance(error, SchemaError) and kind == "multipart/form-data":
+            request.note.hint = f"the body came as {kind}, this API takes JSON"
+        for name, value in error.headers:
+            if name == "Retry-After":
+                request.note.retry_after = int(value)
+        if is_control_path(request.path):
+            return error_response(error, _JSON)
+        return error_response(error)
 
     def report(self, error: BaseException) -> None:
         """Keep an error of the mock's own, and show its traceback."""
@@ -3308,55 +5582,79 @@ class VideoMock:
 
     # ---- What handlers ask for
 
-    def pause(self, seconds: float) -> None:
-        """Wait in real time, but not longer than the mock runs."""
-        self.before_waiting()
-        self.stopping.wait(seconds)
-
     def links(self, request: Request) -> Links:
         """How the URLs look for this client: below --public-url, else the origin that it used."""
-        get = request.headers.get
-        used = origin_of(get("host", "localhost"), get("x-forwarded-host", ""), get("x-forwarded-proto", ""))
-        origin = self.config.public_url or used
+        origin = self.config.public_url
+        if not origin:
+            get = request.headers.get
+            forwarded = _first(get("x-forwarded-host", ""))
+            if forwarded and not re.fullmatch(_HOST, forwarded):
+                request.note.hint = (
+                    f"X-Forwarded-Host {forwarded!r} cannot be a host, passed over"
+                )
+            scheme = get("x-forwarded-proto") or self.scheme
+            origin = origin_of(
+                get("host", "localhost"), get("x-forwarded-host", ""), scheme
+            )
         return Links(origin, self.secret, self.config.relative_polling_url)
 
+    @property
+    def scheme(self) -> str:
+        """http, or https with a certificate."""
+        return "https" if self.config.cert else "http"
+
     def reload_fixtures(self) -> None:
-        """Take edited fixture files over; if they became invalid, keep the old ones and say why."""
-        if reason := self.store.reload_if_edited():
+        """Take edited fixture files over; if they became invalid, keep the old and say why."""
+        reason = self.store.reload_if_edited()
+        if reason:
             self.notice(printable(f"fixtures not reloaded: {reason}"))
 
-    def draw_fault(self, on: str, request: Request, job_id: str = "") -> Fault | None:
-        """The fault that hits this request, if one does."""
-        fault = self.store.draw_fault(on, lambda: scope_of(request), request.note.epoch, job_id)
-        if fault is not None and job_id:
-            request.note.job_id, request.note.fixture = job_id, self.store.job(job_id)[0].fixture
-        return fault
+    def draw_fault(self, on: str, request: Request, job: Job | None = None) -> Fault | None:
+        """The fault that hits this request: one of the server's, else its job's own."""
+        return self.store.draw_fault(on, scope_of(request), request.note.epoch, job)
 
-    def clip(self, job: Job, index: int) -> bytes | Path:
-        """An output of a job; making one may take a while."""
-        self.before_waiting()
-        return clip_of(job, index)
+    def job_of(self, request: Request, job_id: str) -> Job:
+        """The job that a request is about, which its journal entry names; ApiError 404 for none."""
+        job, _ = self.store.job(job_id, or_latest=False)
+        request.note.job_id, request.note.fixture = job.id, job.fixture
+        return job
+
+    def poll(self, request: Request, job_id: str) -> tuple[Job, float]:
+        """The job after a poll, and the time of it; HEAD only looks."""
+        if request.method == "HEAD":
+            return self.store.job(job_id, or_latest=False)
+        job, now = self.store.poll(job_id)
+        if job.callback_url:
+            self.courier.wake()
+        return job, now
 
     def add_job(
-        self, request: Request, wanted: VideoRequest, model: Model, fixture: Fixture, key: str, scope: str
+        self,
+        request: Request,
+        submit: VideoRequest,
+        model: Model,
+        fixture: Fixture,
+        **facts: str,
     ) -> Job:
         """Make the job that this fixture plans for this request."""
-        plan, config, shape = fixture.plan, self.config, wanted.shape
-        assert plan is not None
-        body = {name: value for name, value in wanted.body.items() if name in _FIELDS}
-        if len(request.body) > 4096:
-            frames, references = shape.frames[:_LONGEST_LIST], shape.references[:_LONGEST_LIST]
-            shape = shape._replace(size=shorten(shape.size), frames=frames, references=references)
-            wanted, body = wanted._replace(prompt=shorten(wanted.prompt), shape=shape), shorten(body)
-        wanted = wanted._replace(body=body)
-        pace = Pace("seconds", *config.seconds) if config.seconds else Pace("polls", *config.polls)
-        cost = cost_of(shape, model) if plan.cost is None else plan.cost
-        name, pace, ending, error = fixture.name or None, plan.pace or pace, plan.status, plan.error
-        origin, callback_url = self.links(request).origin, wanted.callback_url or config.callback_url or None
-        job = Job(wanted, model, plan, name, pace, cost, origin, key, scope, callback_url, ending, error)
-        if callback_url:
+        pace = Pace("polls", self.config.polls)
+        if self.config.seconds:
+            pace = Pace("seconds", self.config.seconds)
+        job = new_job(
+            submit,
+            model,
+            fixture,
+            pace,
+            self.now(),
+            submit.callback_url or self.config.callback_url or None,
+            request=kept_body_of(request),
+            origin=self.links(request).origin,
+            **facts,
+        )
+        self.store.add_job(job, request.note.epoch)
+        if job.callback_url:
             self.courier.wake()
-        return self.store.add_job(job, request.note.epoch)
+        return job
 
     # ---- Steering
 
@@ -3369,7 +5667,9 @@ class VideoMock:
         return self.store.now()
 
     def advance(self, seconds: float) -> float:
-        """Move the clock forward; jobs, expiry and webhooks follow.  The new time; ValueError for a step back.
+        """Move the clock forward; jobs, expiry and webhooks follow.  ValueError for a step back.
+
+        To a job that is paced by polls, 10 seconds are one more poll.  The new time.
 
         >>> before = mock.now()
         >>> mock.advance(3600) >= before + 3600
@@ -3377,120 +5677,178 @@ class VideoMock:
         """
         end_of_time = 253_370_764_800  # 9999-01-01
         if not (seconds >= 0 and self.now() + seconds < end_of_time):
-            raise ValueError(f"the clock only moves forward, and to the year 9999, got {seconds}")
-        return self.store.advance(seconds)
+            raise ValueError(
+                f"the clock only moves forward, to the year 9999, got {seconds}"
+            )
+        now = self.store.advance(seconds)
+        self.courier.wake()
+        return now
 
     def finish(
-        self, job_id: str = "latest", status: str | Status = "completed", *, error: str | None = None
-    ) -> dict[str, Any]:
-        """Force the ending of a job, by id or "latest"; ApiError 404 for no such job, 409 if it ended otherwise.
+        self,
+        job_id: str = "latest",
+        status: EndingName | Status = "completed",
+        *,
+        error: str | None = None,
+    ) -> Json:
+        """Force a job's ending, by id or "latest"; ApiError 404 for none, 409 if it ended otherwise.
 
         >>> mock.finish(job_id, "failed", error="Content policy violation")["status"]
         'failed'
         """
+        names = [*ENDINGS, *ENDING_NAMES]
+        if status not in names:
+            listed = ", ".join(ENDING_NAMES)
+            raise ValueError(f"status: expected one of {listed}, got {status!r}")
         ending = Status(status)
-        if ending not in TERMINAL:
-            raise ValueError(f"{ending.value!r} is no ending, give one of {', '.join(ENDINGS)}")
-        self.courier.wake()
+        if error and ENDINGS[ending] is None:
+            raise ValueError(f"error: a job that is {ending.value} has none")
         job, now = self.store.finish(job_id, ending, error)
-        return _job_to_control(job, now, self.store.webhooks(job.id))
+        if job.callback_url:
+            self.courier.wake()
+        return job_to_control(job, now, self.courier.deliveries([job.id]))
 
-    def add_fixture(self, fixture: Any) -> list[dict[str, Any]]:
+    def add_fixture(self, fixture: Any) -> list[Json]:
         """Put a fixture, or a list of them, before the others; SetupError if one is not well formed.
 
-        >>> added = mock.add_fixture({"match": {"prompt": "rain"}, "response": {"video": {"status": "failed"}}})
+        >>> failing = {"video": {"status": "failed"}}
+        >>> added = mock.add_fixture({"match": {"prompt": "rain"}, "response": failing})
         """
-        read = []
+        added = []
         for path, value in _numbered("fixture", fixture):
-            one = fixture_from_json(value, path, f"added fixture {next(self._additions)}", None)
-            if one is None:
+            name = f"added fixture {next(self._additions)}"
+            read = fixture_from_json(value, path, name, None)
+            if read is None:
                 raise SetupError(f"{path}.response: answers another endpoint")
-            read.append(one)
-        self.store.add_fixtures(read)
-        return [_fixture_to_wire(one, 0) for one in read]
+            added.append(read._replace(id=name, group=f"{name} {read.group}"))
+        self.store.add_fixtures(added)
+        return [fixture_to_wire(read, 0) for read in added]
 
-    def add_fault(self, fault: Any) -> list[dict[str, Any]]:
+    def add_fault(self, fault: Any) -> list[Json]:
         """Inject a fault, or a list of them; SetupError if one is not well formed.
 
         >>> added = mock.add_fault({"on": "poll", "status": 503, "times": 1})
         """
-        read = [(fault_from_json(one, path), one) for path, one in _numbered("fault", fault)]
-        self.store.add_faults(read)
-        return [one for _, one in read]
+        values = [
+            (path, json_copy(value, path)) for path, value in _numbered("fault", fault)
+        ]
+        self.store.add_faults(
+            [(fault_from_json(value, path), value) for path, value in values]
+        )
+        return [json_copy(value, path) for path, value in values]
 
-    def clear_faults(self) -> None:
+    def clear_faults(self) -> list[Json]:
         """Forget the faults that were given to the server, those of the command line too.
 
         >>> mock.clear_faults()
+        []
         """
         self.store.clear_faults()
+        return self.faults()
 
-    def reset(self) -> None:
+    def reset(self) -> Json:
         """Back to the state at start: jobs, journal, faults, added fixtures, counters, clock.
 
-        >>> mock.reset()
+        >>> mock.reset()["jobs"]
+        0
         """
         self.store.reset()
+        self.courier.reset()
+        return self.health()
 
     # ---- Looking
 
-    def job(self, job_id: str = "latest") -> dict[str, Any]:
+    def health(self) -> Json:
+        """That it is up, its version, how much it holds, and which models it checks.
+
+        >>> mock.health()["status"]
+        'ok'
+        """
+        return {
+            "status": "ok",
+            "version": __version__,
+            **self.store.totals(),
+            "catalogue": self.store.loaded.catalogue,
+        }
+
+    def job(self, job_id: str = "latest") -> Json:
         """A job, by id or "latest"; looking is no poll.  ApiError 404 for no such job.
 
         >>> mock.job(job_id)["request"]["prompt"]
         'a cat'
         """
         job, now = self.store.job(job_id)
-        return _job_to_control(job, now, self.store.webhooks(job.id))
+        return job_to_control(job, now, self.courier.deliveries([job.id]))
 
-    def jobs(self, *, limit: int | None = None) -> list[dict[str, Any]]:
-        """All jobs, newest first.
+    def jobs(
+        self, *, scope: str | None = None, limit: int | None = None, offset: int = 0
+    ) -> list[Json]:
+        """Jobs, newest first: all, or `limit` of them after `offset` others.
 
         >>> [job["status"] for job in mock.jobs()]
         ['pending']
         """
-        jobs, now = self.store.jobs()
-        deliveries: dict[str, list[Delivery]] = {}
-        for delivery in self.store.webhooks(None):
-            deliveries.setdefault(delivery.job.id, []).append(delivery)
-        return [_job_to_control(job, now, deliveries.get(job.id, ())) for job in jobs[:limit]]
+        _check_limit(limit)
+        jobs = self.store.jobs(lambda job: scope in (None, job.scope), offset, limit)
+        by_job: dict[str, list[Delivery]] = {job.id: [] for job in jobs}
+        for delivery in self.courier.deliveries(by_job):
+            by_job[delivery.job.id].append(delivery)
+        now = self.now()
+        return [job_to_control(job, now, by_job[job.id]) for job in jobs]
 
     def requests(
         self,
         *,
         method: str | None = None,
         path: str | None = None,
-        status: int | None = None,
+        status: int | str | None = None,
         job_id: str | None = None,
+        scope: str | None = None,
         since: int = 0,
         limit: int | None = None,
+        offset: int = 0,
         wait: float = 0,
         count: int = 1,
-    ) -> list[dict[str, Any]]:
-        """The journal, oldest first.  `path` is the beginning of one, with or without /api/v1; `since` a seq.
+    ) -> list[Json]:
+        """The journal, oldest first, filtered.
 
-        `limit` keeps the newest; `wait` blocks up to so many real seconds until `count` match.
+        `path` is the beginning of one, with or without /api/v1; `status` one such as 404, "4xx"
+        or "closed"; `job_id` may be "latest"; `since` a seq.  `limit` keeps the newest, after
+        `offset` still newer ones; `wait` blocks up to so many real seconds until `count` match.
 
         >>> [request["status"] for request in mock.requests(method="POST", path="/videos")]
         [202]
         """
+        _check_limit(limit)
+        if job_id == "latest":
+            job_id = self.store.job("latest")[0].id
+        statuses = (None, str(status))
 
         def wanted(request: Request) -> bool:
-            url, note = request.url, request.note
+            url, answered = request.url, str(request.note.status or "closed")
             return (
-                note.seq > since
-                and (method is None or request.method == method.upper())
-                and (path is None or url.startswith(path) or url.removeprefix(API).startswith(path))
-                and (status is None or note.status == status)
-                and (job_id is None or note.job_id == job_id)
+                (method is None or request.method == method.upper())
+                and (path is None or url.startswith((path, API + path)))
+                and (
+                    status is None or answered in statuses or f"{answered[0]}xx" in statuses
+                )
+                and (job_id is None or request.note.job_id == job_id)
+                and (scope is None or scope_of(request) == scope)
             )
 
         if wait:
-            self.before_waiting()
-        found = self.store.requests(wanted, count, wait)
-        return [_request_to_wire(request) for request in found[-limit if limit else 0 :]]
+            found = self.store.wait_for_requests(wanted, since, count, wait)[::-1]
+        else:
+            newest = filter(wanted, self.store.newest_requests(since))
+            found = list(
+                itertools.islice(newest, None if limit is None else offset + limit)
+            )
+        stop = None if limit is None else offset + limit
+        return [request_to_wire(request) for request in found[offset:stop][::-1]]
 
-    def wait_for_request(self, *, count: int = 1, timeout: float = 5.0, **filters: Any) -> dict[str, Any]:
+    def wait_for_request(
+        self, *, count: int = 1, timeout: float = 5.0, **filters: Any
+    ) -> Json:
         """The request that makes `count` of this kind; TimeoutError after so many real seconds.
 
         >>> mock.wait_for_request(path="/videos")["body"]["prompt"]
@@ -3498,131 +5856,282 @@ class VideoMock:
         """
         found = self.requests(**filters, wait=timeout, count=count)
         if len(found) < count:
-            raise TimeoutError(f"{len(found)} of {count} such requests came within {timeout} s")
+            text = f"{len(found)} of {count} such requests came within {timeout} s"
+            raise TimeoutError(f"{text}; the journal keeps {self.config.max_requests}")
         return found[count - 1]
 
     def webhooks(
-        self, *, job_id: str | None = None, limit: int | None = None, wait: float = 0, count: int = 1
-    ) -> list[dict[str, Any]]:
-        """Webhook deliveries, oldest first; `wait` blocks up to so many real seconds until `count` are done.
+        self,
+        *,
+        job_id: str | None = None,
+        scope: str | None = None,
+        limit: int | None = None,
+        wait: float = 0,
+        count: int = 1,
+    ) -> list[Json]:
+        """Webhook deliveries, oldest first; `wait` blocks real seconds until `count` are done.
 
         >>> mock.webhooks()
         []
         """
-        if wait:
-            self.before_waiting()
-        found = self.store.webhooks(job_id, count, wait)
-        return [_delivery_to_wire(delivery) for delivery in found[-limit if limit else 0 :]]
+        _check_limit(limit)
+        if job_id == "latest":
+            job_id = self.store.job("latest")[0].id
 
-    def fixtures(self) -> list[dict[str, Any]]:
+        def wanted(delivery: Delivery) -> bool:
+            return job_id in (None, delivery.job.id) and scope in (None, delivery.job.scope)
+
+        if wait:
+            self.courier.wait_for_done(wanted, count, wait)
+        found = list(filter(wanted, self.courier.deliveries()))
+        return [delivery_to_wire(delivery) for delivery in found[-(limit or 0) :]]
+
+    def findings(
+        self,
+        *,
+        rule: str | None = None,
+        level: str | None = None,
+        job_id: str | None = None,
+        scope: str | None = None,
+    ) -> list[Json]:
+        """What the client did wrong, as far as the journal tells; see RULES.
+
+        >>> [finding["rule"] for finding in mock.findings(level="error")]
+        ['abandoned']
+        """
+        requests = list(self.store.newest_requests())[::-1]
+        jobs = {job.id: job for job in self.store.jobs(lambda job: True, 0, None)}
+        differences = self.recorder.differences if self.recorder else ()
+        deliveries = self.courier.deliveries()
+        history = History(requests, jobs, deliveries, self.now(), differences)
+        found = findings_of(history)
+        forgotten = self.store.totals()["requests"] - len(requests)
+        if forgotten > 0:
+            text = f"The journal has forgotten {forgotten} requests: what they showed is missing"
+            found.insert(
+                0, Finding("journal-forgot", "note", f"{text}; see --max-requests")
+            )
+        wanted = {"rule": rule, "level": level, "job_id": job_id, "scope": scope}
+        asked = {key: value for key, value in wanted.items() if value is not None}
+        return [f._asdict() for f in found if asked.items() <= f._asdict().items()]
+
+    def trial_verdict(self, succeeded: bool, stopped_after: float = 0) -> Json:
+        """Whether the client passes this mock's trial; AssertionError with the reason if not.
+
+        `succeeded` is what the client says of itself; `stopped_after` the seconds after which
+        it had to be stopped, if so.
+        """
+        verdict = self.judge(succeeded, stopped_after)
+        if not verdict["passed"]:
+            raise AssertionError(f"{self.config.trial}: {verdict['reason']}")
+        return verdict
+
+    def judge(self, succeeded: bool, stopped_after: float = 0) -> Json:
+        """The verdict on the client in this mock's trial, whatever it is."""
+        jobs = {job.id: job for job in self.store.jobs(lambda job: True, 0, None)}
+        requests = self.store.newest_requests()
+        delivered = any(is_whole_clip(request, jobs) for request in requests)
+        trial = TRIALS[self.config.trial]
+        return verdict_of(trial, succeeded, delivered, self.findings(), stopped_after)
+
+    def assert_no_findings(self, *, ignore: Collection[str] = ()) -> None:
+        """AssertionError that lists all findings but those of the rules to ignore.
+
+        >>> mock.assert_no_findings(ignore=["abandoned"])
+        """
+        found = [finding for finding in self.findings() if finding["rule"] not in ignore]
+        if found:
+            raise AssertionError(
+                "\n".join(["the client has findings:", *map(describe_finding, found)])
+            )
+
+    def fixtures(self) -> list[Json]:
         """The fixtures as written, in the order in which they are tried, and how often each matched.
 
         >>> mock.fixtures()[0]["name"]
         'mock:failed'
         """
-        return [_fixture_to_wire(fixture, matched) for fixture, matched in self.store.fixtures()]
+        return [
+            fixture_to_wire(fixture, matched) for fixture, matched in self.store.fixtures()
+        ]
 
-    def faults(self) -> list[dict[str, Any]]:
+    def faults(self) -> list[Json]:
         """The faults that were given to the server, and how often each struck.
 
         >>> mock.faults()
         []
         """
-        return [{**source, "struck": struck} for source, struck in self.store.faults()]
+        return [{**json_copy(source), "struck": n} for source, n in self.store.faults()]
 
 
-def _numbered(what: str, given: Any) -> list[tuple[str, Any]]:
-    if not isinstance(given, list):
-        return [(what, given)]
-    return [(f"{what}s[{index}]", one) for index, one in enumerate(given)]
+JOB = r"(?P<job_id>[^/]+)"
+MODEL = r"(?P<model_id>[^/]+/[^/]+)"
+_add_fixture = control_route(VideoMock.add_fixture, "fixtures", 201)
+_add_fault = control_route(VideoMock.add_fault, "faults", 201)
+_clear_faults = control_route(VideoMock.clear_faults, "faults")
+
+ROUTES: list[tuple[str, str, Handler]] = [
+    ("POST", rf"{API}/videos", create_video),
+    ("GET", rf"{API}/videos/models", list_video_models),  # above JOB, which would take it
+    ("GET", rf"{API}/videos/{JOB}", get_video),
+    ("GET", rf"{API}/videos/{JOB}/content", get_video_content),
+    ("GET", rf"{API}/models", list_models),
+    ("GET", rf"{API}/models/{MODEL}/endpoints", list_endpoints),
+    ("GET", rf"{API}/key", get_key),
+    ("GET", rf"{API}/credits", get_credits),
+    ("GET", rf"{API}/generation", get_generation),
+    ("POST", rf"{API}/chat/completions", refuse_chat),
+    ("OPTIONS", rf"{API}(?:/.*)?", answer_preflight),
+    ("GET", "/", status_page),
+    ("GET", "/health", control_route(VideoMock.health, "")),
+    ("GET", rf"{CONTROL}/health", control_route(VideoMock.health, "")),
+    ("GET", rf"{CONTROL}/requests", control_route(VideoMock.requests, "requests")),
+    ("GET", rf"{CONTROL}/jobs", control_route(VideoMock.jobs, "jobs", limit=100)),
+    ("GET", rf"{CONTROL}/jobs/{JOB}", control_route(VideoMock.job, "")),
+    ("PATCH", rf"{CONTROL}/jobs/{JOB}", control_route(VideoMock.finish, "")),
+    ("GET", rf"{CONTROL}/jobs/{JOB}/clip", control_clip),
+    ("GET", rf"{CONTROL}/findings", control_route(VideoMock.findings, "findings")),
+    ("GET", rf"{CONTROL}/fixtures", control_route(VideoMock.fixtures, "fixtures")),
+    ("POST", rf"{CONTROL}/fixtures", _add_fixture),
+    ("GET", rf"{CONTROL}/faults", control_route(VideoMock.faults, "faults")),
+    ("POST", rf"{CONTROL}/faults", _add_fault),
+    ("DELETE", rf"{CONTROL}/faults", _clear_faults),
+    ("GET", rf"{CONTROL}/time", control_route(VideoMock.now, "now")),
+    ("POST", rf"{CONTROL}/time", control_route(VideoMock.advance, "now")),
+    ("GET", rf"{CONTROL}/webhooks", control_route(VideoMock.webhooks, "webhooks")),
+    ("POST", rf"{CONTROL}/reset", control_route(VideoMock.reset, "")),
+]
 
 
-def _job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> dict[str, Any]:
-    status, pace, plan = status_at(job, now), job.pace, job.plan
-    ended = status in TERMINAL
-    shown: dict[str, Any] = {"status": job.ending.value, "error": job.error}
-    shown[pace.unit] = {"pending": pace.pending, "in_progress": pace.in_progress}
-    shown |= {"count": plan.outputs, "stored": plan.stored, "faults": [fault.label for fault in plan.faults]}
-    wire: dict[str, Any] = {"id": job.id, "status": status.value, "model": job.wanted.model}
-    wire |= {"fixture": job.fixture, "scope": job.scope, "polls": job.polls}
-    wire["created_at"] = round(job.created_at, 3)
-    wire["ended_at"] = round(job.ends_at, 3) if ended else None
-    wire["expires_at"] = expires_at(job) if ended else None
-    request = shorten(job.wanted.body)  # a copy: who gets it may change it
-    cost = 0 if ended and status is not Status.COMPLETED else job.cost
-    wire |= {"cost": cost, "error": job.error if ended else None, "request": request}
-    return {**wire, "plan": shown, "webhooks": [_delivery_to_wire(delivery) for delivery in deliveries]}
+def shown_path(pattern: str) -> str:
+    """A route's path as documentation writes it: /api/v1/videos/{jobId}."""
+    return pattern.replace(JOB, "{jobId}").replace(MODEL, "{author}/{slug}")
 
 
-def _delivery_to_wire(delivery: Delivery) -> dict[str, Any]:
-    event = f"video.generation.{delivery.job.ending.value}"
-    wire = {"job_id": delivery.job.id, "event": event, "url": delivery.url, "state": delivery.state}
-    sent = {"headers": delivery.headers, "attempts": list(delivery.attempts)}
-    return {**wire, "reason": delivery.reason, "body": delivery.body.decode(), **sent}
+@functools.lru_cache(maxsize=1024)
+def find_route(method: str, path: str) -> tuple[Handler, dict[str, str]]:
+    """The handler and its path groups; HEAD is GET.  405 only off the API: production says 404."""
+    if method == "HEAD":
+        method = "GET"
+    allowed = []
+    for route_method, pattern, handler in ROUTES:
+        match = re.fullmatch(
+            pattern, path
+        )  # compiled at its first use, which shortens the start
+        if not match:
+            continue
+        if route_method == method:
+            groups = match.groupdict().items()
+            return handler, {name: unquote(value) for name, value in groups}
+        allowed.append(route_method)
+    if allowed and not path.startswith(API):
+        listed = ", ".join(allowed)
+        raise ApiError(
+            405, f"Method Not Allowed, try {listed}", headers=(("Allow", listed),)
+        )
+    raise ApiError(404)
 
 
-def _fixture_to_wire(fixture: Fixture, matched: int) -> dict[str, Any]:
-    return {**fixture.source, "name": fixture.name, "matched": matched, "built_in": fixture.number < 0}
+def hint_for(method: str, path: str) -> str:
+    """Where a request that no route takes was probably meant to go."""
+    parts = [part for part in path.split("/") if part not in ("", "api", "v1")]
+    rest = "".join(f"/{part}" for part in parts)
+    for candidate in (f"{API}{rest}", rest):
+        with contextlib.suppress(ApiError):
+            find_route(method, candidate)
+            if candidate != path:
+                return f"did you mean {method} {candidate}?"
+    return (
+        f"no such route; the video API begins at {API}/videos, the control API at {CONTROL}"
+    )
 
 
-def _request_to_wire(request: Request) -> dict[str, Any]:
-    note, secret = request.note, ("authorization", "proxy-authorization", "cookie", "x-api-key")
-    headers = {name: "***" if name in secret else value for name, value in request.headers.items()}
-    key = bearer_key(request.headers.get("authorization", ""))
-    if key is not None:
-        headers["authorization"] = f"Bearer {key_label(key)}"
-    body: Any = request.body.decode("utf-8", "replace") or None
-    with contextlib.suppress(ValueError):
-        body = shorten(parse_json(request.body))
-    wire = {"seq": note.seq, "time": round(note.time, 3), "method": request.method, "path": request.url}
-    wire |= {"headers": headers, "body": body, "status": note.status, "job_id": note.job_id}
-    wire |= {"fixture": note.fixture, "fault": note.fault, "scope": scope_of(request)}
-    wire["ms"] = round(note.ms, 3)
-    wire |= {"closest": note.closest} if note.closest is not None else {}
-    return wire | ({"refused": request.refusal.message} if request.refusal else {})
+def describe_finding(finding: Json) -> str:
+    """A finding in a line: "error abandoned: ... (requests 3, 5)"."""
+    numbers = ", ".join(map(str, finding["requests"]))
+    return f"{finding['level']} {finding['rule']}: {finding['text']} (requests {numbers})"
+
+
+def is_control_path(path: str) -> bool:
+    """Whether a request is for the control API or the page: not journaled, no faults."""
+    return path in ("/", "/health", CONTROL) or path.startswith(f"{CONTROL}/")
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: expected at least 1, got {limit}")
+
+
+def _numbered(what: str, value: Any) -> list[tuple[str, Any]]:
+    """The value, or a list's items, each a copy with its place."""
+    if not isinstance(value, (list, tuple)):
+        return [(what, json_copy(value, what))]
+    return [_numbered(f"{what}s[{index}]", item)[0] for index, item in enumerate(value)]
 
 
 def printable(line: str) -> str:
     """The line with everything escaped that could end it or move a terminal's cursor."""
     if line.isprintable():
         return line
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return "".join(escaped)
 
 
 def log_line(request: Request) -> str:
     """One readable line for one request."""
     note = request.note
-    start = f"{time.strftime('%H:%M:%S')} {request.method or '-':4} {request.path or '-'}"
-    parts = [start, str(note.status or "closed")]
-    parts += [f"({request.refusal.message})"] if request.refusal else []
+    parts = [
+        time.strftime("%H:%M:%S"),
+        f"{request.method or '-':4}",
+        request.path or "-",
+        str(note.status or "closed"),
+    ]
     if note.job_id and note.job_id not in request.path:
         parts.append(note.job_id)
-    parts += [f"fixture={note.fixture!r}"] if note.fixture else []
-    parts += [f"fault={note.fault}"] if note.fault else []
-    parts += [f"({describe_miss(miss)})" for miss in note.closest or ()]
-    return printable(f"{' '.join(parts)} {note.ms:.1f} ms")
+    if note.fixture:
+        parts.append(f"fixture={note.fixture!r}")
+    if note.fault:
+        parts.append(f"fault={note.fault}")
+    parts.append(f"{note.ms:.1f} ms")
+    reasons = [describe_miss(miss) for miss in note.closest or ()]
+    if not reasons and note.error:
+        reasons.append(note.error)
+    if note.hint:
+        reasons.append(note.hint)
+    parts += [f"({reason})" for reason in reasons]
+    return printable(" ".join(parts))
 
 
-# ============ 12. HTTP adapter and embedding: _Adapter, MockServer, the pytest fixture =======================
+# ============ 15. HTTP adapter and embedding: _Adapter, MockServer, the pytest fixture ======
 #
-# Socket bytes to Request, Response to socket bytes, and nothing of videos.  Heads are parsed here, strictly, and much
-# faster than by http.server's email parser: whatever two parsers could read in two ways is refused, since that is what
-# request smuggling lives on.
+# Socket bytes to Request, Response to socket bytes, and nothing of videos.  Heads are parsed
+# here, strictly, and much faster than by http.server's email parser: whatever two parsers could
+# read in two ways is refused, since that is what request smuggling lives on.
+#
+# Threads: the server's own accepts, and looks at deadlines; each connection has one, which
+# reads, has the mock answer, and writes; the courier has its own (section 7).
 
 MAX_HEAD_BYTES = 65_536
 MAX_TARGET_BYTES = 8_192
 IDLE_SECONDS = 75.0  # between two requests of a connection
-REQUEST_SECONDS = 30.0  # for a head, or a body's next megabyte, to come; for a block of an answer to be taken
+REQUEST_SECONDS = 30.0  # for a head to come whole; for a body's next bytes
+SLOWEST_BYTES = 1_024  # a second, of a body that comes slowly for longer
+ANSWER_SECONDS = 60.0  # for a block of an answer to be taken
+LINGER_SECONDS = (
+    2.0  # an unread body is thrown away, so that the client gets to read the refusal
+)
 LOOK_SECONDS = 1.0  # how often the deadlines of all connections are looked at
-_SMALL_BYTES = 16_384  # what is received at once from a watched connection
-_AWAKE_SECONDS = 0.00005  # how long the leader looks out for more before it sleeps: waking takes long
-_LINGER_SECONDS = 2  # an unread body is thrown away, so that the client gets to read the refusal
-_DO_NOT_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
 _REQUEST_LINE = r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])"
 _HEADER = r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)"
 _HOST = r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
-_ONLY_ONCE = frozenset({"host", "content-length", "transfer-encoding", "authorization", "content-type"})
+_ONLY_ONCE = {
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "authorization",
+    "content-type",
+}
 
 
 class Head(NamedTuple):
@@ -3642,7 +6151,7 @@ _NO_HEAD = Head("", "", "", {}, False, False, 0)  # could be read
 
 @functools.lru_cache(maxsize=256)  # who polls sends the same head again and again
 def parse_head(head: bytes) -> Head:
-    """Request line and headers, without the empty line; ApiError for all that is not strictly HTTP/1."""
+    """Request line and headers, without the empty line; ApiError for what is not strict HTTP/1."""
     request_line, *lines = head.decode("latin-1").split("\r\n")
     match = re.fullmatch(_REQUEST_LINE, request_line)
     if not match:
@@ -3652,98 +6161,94 @@ def parse_head(head: bytes) -> Head:
         raise ApiError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here")
     if len(target) > MAX_TARGET_BYTES:
         raise ApiError(414)
+    headers = _parse_headers(lines)
+    http_1_0 = minor == "0"
+    if target[0] != "/" and target != "*":
+        headers["host"], target = _split_absolute(target)
+    default_host = "localhost" * http_1_0
+    if not re.fullmatch(_HOST, headers.get("host", default_host)):
+        raise ApiError(400, "Missing or malformed Host header")
+    if headers.get("expect", "100-continue").lower() != "100-continue":
+        raise ApiError(417)
+    connection = headers.get("connection", "").lower()
+    keep_alive = "close" not in connection
+    if http_1_0:
+        keep_alive = "keep-alive" in connection
+    path, _, query = target.partition("?")
+    length = _body_length(headers, http_1_0)
+    return Head(method, path, query, headers, keep_alive, http_1_0, length)
+
+
+def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in lines:
         match = re.fullmatch(_HEADER, line)
         if not match:
             raise ApiError(400, "Malformed header")
         name, value = match[1].lower(), match[2].rstrip(" \t")
+        if name in headers and name in _ONLY_ONCE:
+            raise ApiError(400, f"More than one {name} header")
         if name in headers:
-            if name in _ONLY_ONCE:
-                raise ApiError(400, f"More than one {name} header")
             value = f"{headers[name]}, {value}"
         headers[name] = value
+    return headers
 
-    http_1_0 = minor == "0"
-    if target[0] != "/" and target != "*":
-        scheme, _, rest = target.partition("://")
-        if scheme.lower() not in ("http", "https"):
-            raise ApiError(400, "Malformed request target")
-        authority = re.split("[/?]", rest, maxsplit=1)[0]  # RFC 9112, 3.2.2: it wins over Host
-        headers["host"], rest = authority, rest[len(authority) :]
-        target = rest if rest.startswith("/") else f"/{rest}"
-    if not re.fullmatch(_HOST, headers.get("host", "localhost" if http_1_0 else "")):
-        raise ApiError(400, "Missing or malformed Host header")
-    if headers.get("expect", "100-continue").lower() != "100-continue":
-        raise ApiError(417)
-    path, _, query = target.partition("?")
-    connection = headers.get("connection", "").lower()
-    keep_alive = "keep-alive" in connection if http_1_0 else "close" not in connection
+
+def _split_absolute(target: str) -> tuple[str, str]:
+    """Authority and path of a target in absolute form; RFC 9112, 3.2.2: it wins over Host."""
+    scheme, _, rest = target.partition("://")
+    if scheme.lower() not in ("http", "https"):
+        raise ApiError(400, "Malformed request target")
+    authority = re.split("[/?]", rest, maxsplit=1)[0]
+    path = rest[len(authority) :]
+    if not path.startswith("/"):
+        path = f"/{path}"
+    return authority, path
+
+
+def _body_length(headers: Mapping[str, str], http_1_0: bool) -> int | None:
     length, encoding = headers.get("content-length"), headers.get("transfer-encoding")
-    if encoding is not None and (length is not None or http_1_0 or encoding.lower() != "chunked"):
-        raise ApiError(400, "Transfer-Encoding must be chunked, alone, and not in HTTP/1.0")
-    if length is not None and not re.fullmatch("[0-9]{1,18}", length):
+    if encoding is not None:
+        if length is not None or http_1_0 or encoding.lower() != "chunked":
+            text = "Transfer-Encoding must be chunked, alone, and not in HTTP/1.0"
+            raise ApiError(400, text)
+        return None
+    if length is None:
+        return 0
+    if not re.fullmatch("[0-9]{1,18}", length):
         raise ApiError(400, "Malformed Content-Length")
-    body_bytes = int(length or 0) if encoding is None else None
-    return Head(method, path, query, headers, keep_alive, http_1_0, body_bytes)
-
-
-Rest = Callable[[], bool]  # what is left to do, which may block; False once the connection has to end
+    return int(length)
 
 
 class _Adapter(socketserver.BaseRequestHandler):
-    """One connection: reads heads and bodies, writes answers.  Knows nothing of videos.
+    """One connection, in a thread of its own: reads requests, writes answers.
 
-    The leading thread does `answer_ready`, which never waits for the client.  Whatever needs that is left to
-    `serve`, in a thread of its own, with a socket that blocks without a timeout: the server's thread looks at
-    `deadline` every LOOK_SECONDS and ends what has passed it, however slowly the bytes drip.
+    Its socket blocks without a timeout: the server's thread looks at `deadline` and ends what
+    has passed it, however slowly the bytes drip.
     """
 
     server: _Server
     request: socket.socket
     buffer = b""  # received and not yet read
-    sending = False
     deadline = math.inf
-    body_bytes = 0  # received since the deadline was set
+    sending = False  # an answer; else a reader is left able to answer 408
+
+    def setup(self) -> None:
+        self.server.connections.add(self)
+
+    def finish(self) -> None:
+        self.server.connections.discard(self)
 
     def handle(self) -> None:
-        """Take a new connection."""
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.server.watch(self)
-
-    def answer_ready(self) -> Rest | None:
-        """Answer the request that has come, if it is there whole; what is left to be done, if anything is."""
-        self.deadline = time.monotonic() + IDLE_SECONDS
-        data = self.request.recv(_SMALL_BYTES, _DO_NOT_WAIT)
-        if not data:
-            raise EOFError
-        self.buffer = data = data.lstrip(b"\r\n")
-        if not data:
-            return None
-        end = data.find(b"\r\n\r\n")
+        """Answer requests until one of both has had enough."""
+        with contextlib.suppress(OSError):  # gone already
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            head = parse_head(data[: max(0, end)])
-        except ApiError:
-            return self.serve_one  # waits for more, or refuses it
-        stop = end + 4 + (head.length or 0)
-        if head.length is None or stop > len(data) or head.length > self.server.max_body_bytes:
-            return self.serve_one
-        self.buffer = data[stop:].lstrip(b"\r\n")
-        return self.answer(head, data[end + 4 : stop]) or (self.serve_one if self.buffer else None)
-
-    def serve(self, rest: Rest | None) -> None:
-        """Do what is left, whatever has been received already, and give the connection back to the leader."""
-        try:
-            goes_on = rest is None or rest()
-            while goes_on and self.buffer:
-                goes_on = self.serve_one()
-        except Exception as error:
-            self.server.lost(self, error)
-            return
-        if goes_on:
-            self.server.watch(self)
-        else:
-            self.server.drop(self)
+            while self.serve_one():
+                pass
+            self.linger()
+        except OSError as error:
+            self.server.debug(f"{self.client_address[0]} went away: {error!r}")
 
     def serve_one(self) -> bool:
         """Read one request and answer it; whether another may follow on this connection."""
@@ -3751,127 +6256,155 @@ class _Adapter(socketserver.BaseRequestHandler):
         try:
             head = self.read_head()
             body = self.read_body(head)
-            self.buffer = self.buffer.lstrip(b"\r\n")
         except ApiError as error:
             refusal = error
         self.deadline = math.inf
-        rest = self.answer(head, body, refusal)
-        return rest is None or rest()
-
-    def answer(self, head: Head, body: bytes, refusal: ApiError | None = None) -> Rest | None:
-        """Have a request answered, and send as much as the socket takes at once; what is left, if anything is.
-
-        EOFError, as from `answer_ready`, says that the connection is over and needs no more than to be closed.
-        """
-        request = Request(head.method, head.path, head.query, head.headers, body, Note(), refusal)
+        note = Note()
+        request = Request(
+            head.method, head.path, head.query, head.headers, body, note, refusal
+        )
         response = self.server.mock.handle(request)
         if response.dropped:
-            raise EOFError
+            note.delivered = False
+            raise ConnectionAbortedError("dropped as ordered")
         framed = response.stream is None or response.length is not None or not head.http_1_0
-        cut = response.truncate is not None and response.stream is None
-        keep_alive = head.keep_alive and framed and refusal is None and not cut
-        unsent = _answer_bytes(response, head, keep_alive)
-        if response.stream is None:
-            try:
-                sent = self.request.send(unsent, _DO_NOT_WAIT)
-            except BlockingIOError:
-                sent = 0
-            if sent == len(unsent) and keep_alive:
-                return None
-            if sent == len(unsent) <= _SMALL_BYTES and refusal is None and not self.buffer:
-                raise EOFError  # nothing is unread, and little on its way, that a reset could reach
-            unsent = unsent[sent:]
-        return functools.partial(self.complete, response, unsent, head, keep_alive)
-
-    def complete(self, response: Response, unsent: bytes, head: Head, keep_alive: bool) -> bool:
-        """Send the rest of an answer; whether the connection goes on."""
-        if unsent:
-            self.sending = True
-            if response.stream is None or head.method == "HEAD":
-                for start in range(0, len(unsent), _BLOCK_BYTES):
-                    self.send(unsent[start : start + _BLOCK_BYTES])
-            else:
-                chunked = response.length is None and not head.http_1_0
-                keep_alive = self.send_stream(unsent, response, chunked) and keep_alive
+        keep_alive = head.keep_alive and framed and refusal is None
+        self.sending = True
+        try:
+            note.delivered = self.send_answer(response, head, keep_alive)
+        finally:
+            note.delivered = bool(note.delivered)
             self.sending = False
-        if not keep_alive:
-            self.linger()
-        return keep_alive
+        return keep_alive and note.delivered
+
+    # ---- Writing
+
+    def send_answer(self, response: Response, head: Head, keep_alive: bool) -> bool:
+        """Send an answer, a small one at once; whether it is whole."""
+        stream, length = response.stream, response.length
+        if stream is None:
+            stream, length = iter((response.body,)), len(response.body)
+        chunked = length is None and not head.http_1_0
+        cut = response.truncate is not None
+        # Node takes a cut of a stream for its end if a close was announced.
+        closes = not keep_alive or (cut and response.stream is None)
+        form = (response.status, response.headers, length, not closes, head.http_1_0)
+        unsent = _answer_head(*form, int(_real_time()))
+        if head.method == "HEAD":
+            self.send(unsent)
+            return not closes
+        room = sys.maxsize
+        if response.truncate is not None:
+            room = response.truncate
+        sent = 0
+        for block in stream:
+            part = block[:room]
+            if chunked and block:
+                unsent += b"%x\r\n" % len(block)
+            unsent += part
+            if len(part) < len(
+                block
+            ):  # a cut leaves neither the chunk nor the body its end
+                self.send(unsent)
+                self.stall(response.stall)
+                return False
+            if chunked and block:
+                unsent += b"\r\n"
+            room -= len(part)
+            sent += len(part)
+            if len(unsent) >= _BLOCK_BYTES:
+                self.send(unsent)
+                unsent = b""
+        if chunked:
+            unsent += b"0\r\n\r\n"
+        self.send(unsent)
+        return length in (None, sent)
 
     def send(self, data: bytes) -> None:
-        self.deadline = time.monotonic() + REQUEST_SECONDS
-        self.request.sendall(data)
+        for start in range(0, len(data), _BLOCK_BYTES):
+            self.deadline = _monotonic() + ANSWER_SECONDS
+            self.request.sendall(data[start : start + _BLOCK_BYTES])
 
-    def send_stream(self, start: bytes, response: Response, chunked: bool) -> bool:
-        """Send block by block what follows this start of an answer; False if it was cut short."""
-        assert response.stream is not None
-        sent, end = 0, sys.maxsize if response.truncate is None else response.truncate
-        for block in response.stream:
-            part = block[: end - sent]
-            whole = len(part) == len(block)  # a cut leaves neither the chunk nor the body its end
-            framing = (b"%x\r\n" % len(block), b"\r\n" if whole else b"") if chunked else (b"", b"")
-            self.send(b"".join((start, framing[0], part, framing[1])))  # `%` would copy a megabyte far slower
-            if not whole:
-                return False
-            start, sent = b"", sent + len(part)
-        self.send(start + (b"0\r\n\r\n" if chunked else b""))
-        return response.length in (None, sent)
-
-    def linger(self) -> None:
-        """Close so that the client can read the answer first: what it still sends is taken, within bounds."""
-        self.deadline = time.monotonic() + _LINGER_SECONDS
-        shut_down(self.request, socket.SHUT_WR)
-        while self.request.recv(_BLOCK_BYTES) and time.monotonic() < self.deadline:
+    def stall(self, seconds: float) -> None:
+        """Be silent until the client goes or the time is over."""
+        self.deadline = _monotonic() + seconds
+        while _monotonic() < self.deadline and self.request.recv(65_536):
             pass
 
-    def receive(self) -> bytes:
-        data = self.request.recv(65536)
-        if not data:
-            if time.monotonic() > self.deadline:
-                raise ApiError(408)
-            raise ConnectionAbortedError
-        self.body_bytes += len(data)
-        if self.body_bytes > _BLOCK_BYTES:  # a large body may take its time as long as it moves
-            self.body_bytes, self.deadline = 0, time.monotonic() + REQUEST_SECONDS
-        return data
+    def linger(self) -> None:
+        """Close so that the client can read the answer first: what it still sends is taken."""
+        shut_down(self.request, socket.SHUT_WR)
+        self.stall(LINGER_SECONDS)
+
+    # ---- Reading
+
+    def receive(self, begun: bool = True) -> bytes:
+        """What comes next of a request; 408 if it has begun and does not go on in time."""
+        data = self.request.recv(65_536)
+        if data:
+            return data
+        if begun and _monotonic() > self.deadline:
+            raise ApiError(408)
+        raise ConnectionAbortedError("closed")
+
+    def receive_more(self) -> None:
+        """Of a body, which may take its time as long as it moves."""
+        data = self.receive()
+        self.buffer += data
+        longest = _monotonic() + REQUEST_SECONDS
+        self.deadline = min(longest, self.deadline + len(data) / SLOWEST_BYTES)
 
     def read_head(self) -> Head:
-        """The next head, the first bytes of which are there."""
-        buffer = self.buffer.lstrip(b"\r\n")  # RFC 9112, 2.2: empty lines before a request are skipped
-        while (end := buffer.find(b"\r\n\r\n")) < 0 and len(buffer) <= MAX_HEAD_BYTES:
+        """The next head; RFC 9112, 2.2: empty lines before it are skipped."""
+        self.deadline = _monotonic() + IDLE_SECONDS
+        while True:
+            buffer = self.buffer = self.buffer.lstrip(b"\r\n")
+            end = buffer.find(b"\r\n\r\n")
+            if end >= 0 or len(buffer) > MAX_HEAD_BYTES:
+                break
+            if buffer.startswith(b"\x16\x03"):
+                text = "A TLS hello: this port speaks plain http only, see --cert"
+                raise ApiError(400, text)
             if re.search(rb"(?<!\r)\n", buffer):
                 raise ApiError(400, "Line feed without carriage return")
-            self.deadline = min(self.deadline, time.monotonic() + REQUEST_SECONDS)
-            buffer = (buffer + self.receive()).lstrip(b"\r\n")
+            if buffer:
+                self.deadline = min(self.deadline, _monotonic() + REQUEST_SECONDS)
+            self.buffer += self.receive(begun=bool(buffer))
         if not 0 <= end <= MAX_HEAD_BYTES:
-            raise ApiError(431 if b"\n" in buffer[: MAX_TARGET_BYTES + 64] else 414)
+            if b"\n" in buffer[: MAX_TARGET_BYTES + 64]:
+                raise ApiError(431)
+            raise ApiError(414)
         self.buffer = buffer[end + 4 :]
         return parse_head(buffer[:end])
 
     def read_body(self, head: Head) -> bytes:
-        """The whole body, decoded; 413 before anything of a body that says it is too large is read."""
+        """The whole body, decoded; 413 before anything of one that says it is too large is read."""
         if head.length == 0:
             return b""
         if (head.length or 0) > self.server.max_body_bytes:
             raise ApiError(413)
-        self.deadline = time.monotonic() + REQUEST_SECONDS
+        self.deadline = _monotonic() + REQUEST_SECONDS
         if "expect" in head.headers and not self.buffer and not head.http_1_0:
             self.request.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        return self.read_chunks() if head.length is None else self.take(head.length)
+        if head.length is None:
+            return self.read_chunks()
+        return self.take(head.length)
 
     def take(self, count: int) -> bytes:
-        parts, have = [self.buffer], len(self.buffer)
-        while have < count:
-            parts.append(self.receive())
-            have += len(parts[-1])
-        data = b"".join(parts)
-        self.buffer = data[count:]
-        return data[:count]
+        parts, missing = [], count
+        while missing > len(self.buffer):
+            parts.append(self.buffer)
+            missing -= len(self.buffer)
+            self.buffer = b""
+            self.receive_more()
+        parts.append(self.buffer[:missing])
+        self.buffer = self.buffer[missing:]
+        return b"".join(parts)
 
     def take_line(self) -> bytes:
         """A line of the chunked coding, without its end."""
         while b"\n" not in self.buffer and len(self.buffer) <= 4096:
-            self.buffer += self.receive()
+            self.receive_more()
         line, end, self.buffer = self.buffer.partition(b"\n")
         if not end or not line.endswith(b"\r"):
             raise ApiError(400, "Malformed chunk")
@@ -3882,15 +6415,16 @@ class _Adapter(socketserver.BaseRequestHandler):
         parts: list[bytes] = []
         size = 0
         while True:
-            match = re.fullmatch(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e]*)?", self.take_line())
+            line = self.take_line()
+            match = re.fullmatch(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e]*)?", line)
             if not match:
                 raise ApiError(400, "Malformed chunk")
             length = int(match[1], 16)
+            if length == 0:
+                break
             size += length
             if size > self.server.max_body_bytes:
                 raise ApiError(413)
-            if length == 0:
-                break
             parts.append(self.take(length))
             if self.take(2) != b"\r\n":
                 raise ApiError(400, "Malformed chunk")
@@ -3903,61 +6437,57 @@ class _Adapter(socketserver.BaseRequestHandler):
         raise ApiError(400, "Malformed trailers")
 
 
-def _answer_bytes(response: Response, head: Head, keep_alive: bool) -> bytes:
-    """The answer, or its head if the body is streamed or not wanted."""
-    length = len(response.body) if response.stream is None else response.length
-    now = int(time.time())
-    start = _answer_head(response.status, response.headers, length, keep_alive, head.http_1_0, now)
-    return start if head.method == "HEAD" else start + response.body[: response.truncate]
-
-
 @functools.lru_cache(maxsize=256)
 def _answer_head(
-    status: int, headers: Headers, length: int | None, keep_alive: bool, http_1_0: bool, second: int
+    status: int,
+    headers: Headers,
+    length: int | None,
+    keep_alive: bool,
+    http_1_0: bool,
+    second: int,
 ) -> bytes:
-    lines = [f"HTTP/1.1 {status} {http.client.responses.get(status, 'Unknown')}"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    lines.append(time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT", time.gmtime(second)))
-    if length is None and not http_1_0:
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(second))
+    lines = [
+        f"HTTP/1.1 {status} {http.client.responses.get(status, 'Unknown')}",
+        *(f"{name}: {value}" for name, value in headers),
+        f"Date: {date}",
+    ]
+    if length is not None:
+        lines += [f"Content-Length: {length}"] * (status != 204)
+    elif not http_1_0:
         lines.append("Transfer-Encoding: chunked")
-    elif length is not None and status != 204:
-        lines.append(f"Content-Length: {length}")
-    if not keep_alive or http_1_0:
-        lines.append(f"Connection: {'keep-alive' if keep_alive else 'close'}")
+    if not keep_alive:
+        lines.append("Connection: close")
+    elif http_1_0:
+        lines.append("Connection: keep-alive")
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 class _Server(ThreadingHTTPServer):
-    """Accepts connections, and answers what comes on them.
-
-    One thread leads: it watches all connections that nobody works on, and answers what needs no waiting itself, one
-    request after the other.  That takes half the time of a thread for each connection, since threads that take
-    turns in one interpreter mostly wake each other up; and who came first is served first, so the tails are short.
-    Whatever has to wait gets a thread of its own: a connection whose client is slow; or, if a handler says that it
-    will wait, the leader itself goes on with that, and another thread leads.
-    """
+    """Accepts connections, each of which gets a thread; its own thread watches their deadlines."""
 
     request_queue_size = 1024  # a burst of connections waits instead of being refused
+    allow_reuse_address = os.name != "nt"  # where it would hide a busy port
 
     def __init__(self, mock: VideoMock, debug: Callable[[str], None]) -> None:
-        self.mock, self.debug = mock, debug
-        self.max_body_bytes = int(mock.config.max_body_mb * 1_000_000)
+        config = mock.config
+        self.mock = mock
+        self.debug = debug
+        self.max_body_bytes = int(config.max_body_mb * 1_000_000)
         self.connections: set[_Adapter] = set()
-        self.threads = Threads("connections", mock.report)
+        self.threads = Threads("connection", mock.report)
         self._next_look = 0.0
-        self._ready: deque[_Adapter] = deque()  # watched connections on which something came
-        self._leader: threading.Thread | None = None
-        self._working_on: _Adapter | None = None  # by the leader
-        if ":" in mock.config.host:
+        self._tls = None
+        if config.cert:
+            self._tls = _tls_context(config)
+        if ":" in config.host:
             self.address_family = socket.AF_INET6
-        super().__init__((mock.config.host, mock.config.port), _Adapter)
-        self._selector = selectors.DefaultSelector()
-        self._waker, self._wakened = socket.socketpair()  # make the leader look again
-        self._waker.setblocking(False)
-        self._selector.register(self._wakened, selectors.EVENT_READ)
-        mock.before_waiting = self.pass_lead
-        if not self.threads.start(self.lead):
-            raise OSError("no thread to be had")
+        try:
+            super().__init__((config.host, config.port), _Adapter)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            text = f"cannot listen on {config.host}:{config.port}: {reason}"
+            raise OSError(getattr(error, "errno", None), text) from None
 
     def server_bind(self) -> None:
         # Not HTTPServer's, which asks the DNS for a name; that can take seconds.
@@ -3965,79 +6495,23 @@ class _Server(ThreadingHTTPServer):
 
     def get_request(self) -> Any:
         try:
-            return super().get_request()
+            connection, address = super().get_request()
         except OSError:
             self.mock.stopping.wait(0.05)  # mostly for a file descriptor
             raise
+        if self._tls is not None:  # the handshake is done by the connection's thread
+            connection = self._tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        self.finish_request(request, client_address)  # makes an _Adapter, which has itself watched
-
-    def watch(self, connection: _Adapter) -> None:
-        """Have the leader see to a connection."""
-        self.connections.add(connection)
-        if self.mock.stopping.is_set():
-            return
-        connection.deadline = time.monotonic() + IDLE_SECONDS
-        self._selector.register(connection.request, selectors.EVENT_READ, connection)
-        self.wake()
-
-    def wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it has been told often enough
-            self._waker.send(b"!")
-
-    def drop(self, connection: _Adapter) -> None:
-        with contextlib.suppress(KeyError, ValueError):  # mostly it is not watched any more
-            self._selector.unregister(connection.request)
-        self.connections.discard(connection)
-        self.shutdown_request(connection.request)
-
-    def lost(self, connection: _Adapter, error: Exception) -> None:
-        """End a connection that failed: mostly its client went away."""
-        if isinstance(error, OSError):
-            self.debug(f"{connection.client_address[0]} went away: {error!r}")
-        elif not isinstance(error, EOFError):
-            self.mock.report(error)
-        self.drop(connection)
-
-    def lead(self) -> None:
-        """Answer what comes on the watched connections, until another thread leads."""
-        self._leader = me = threading.current_thread()
-        while self._leader is me and not self.mock.stopping.is_set():
-            if not self._ready:
-                self._ready.extend(self._look())
-                continue
-            connection = self._working_on = self._ready.popleft()
-            try:
-                rest = connection.answer_ready()
-                if self._leader is not me:
-                    connection.serve(rest)
-                elif rest is not None:
-                    self._selector.unregister(connection.request)
-                    self._working_on = None
-                    if not self.threads.start(connection.serve, rest):
-                        connection.serve(rest)
-            except Exception as error:
-                self.lost(connection, error)
-
-    def _look(self) -> list[_Adapter]:
-        end = time.monotonic() + _AWAKE_SECONDS
-        while not (found := self._selector.select(0)) and time.monotonic() < end:
-            pass
-        found = found or self._selector.select()
-        return [key.data for key, _ in found if key.data or not self._wakened.recv(4096)]
-
-    def pass_lead(self) -> None:
-        """If this thread leads, have another one do so, unless there is none to be had."""
-        leader, connection = self._leader, self._working_on
-        if connection is not None and leader is threading.current_thread():
-            self._selector.unregister(connection.request)
-            self._leader = None
-            if self.threads.start(self.lead):
-                connection.deadline = math.inf
-            else:
-                self._leader = leader
-                self._selector.register(connection.request, selectors.EVENT_READ, connection)
+        if not self.threads.start(self.process_request_thread, request, client_address):
+            answer = error_response(ApiError(503))
+            head = _answer_head(503, answer.headers, len(answer.body), False, False, 0)
+            with contextlib.suppress(OSError):
+                request.sendall(head + answer.body)
+            self.shutdown_request(request)
 
     def handle_error(self, *_: Any) -> None:
         error = sys.exc_info()[1]
@@ -4047,99 +6521,98 @@ class _Server(ThreadingHTTPServer):
             self.mock.report(error)
 
     def service_actions(self) -> None:
-        now = time.monotonic()
+        now = _monotonic()
         if now < self._next_look:
             return
         self._next_look = now + LOOK_SECONDS
         for connection in list(self.connections):
-            if now > connection.deadline:  # a reader is left able to answer 408
-                shut_down(connection.request, socket.SHUT_RDWR if connection.sending else socket.SHUT_RD)
+            if now > connection.deadline:
+                how = socket.SHUT_RD
+                if connection.sending:
+                    how = socket.SHUT_RDWR
+                shut_down(connection.request, how)
 
-    def end_connections(self) -> None:
-        self.wake()
+    def stop(self) -> None:
+        """Stop accepting, then end all connections."""
+        shut_down(self.socket)  # wakes the accepting thread; off Linux, its next look does
+        self.shutdown()
+        self.server_close()
         for connection in list(self.connections):
             shut_down(connection.request)
-        self.threads.join()
-        for connection in list(self.connections):
-            self.drop(connection)
-        for end in (self._selector, self._waker, self._wakened):
-            end.close()
+        self.threads.join(5.0)
 
 
-_P = ParamSpec("_P")
-
-
-def _with_fields_of(config: Callable[_P, Config]) -> Callable[[Any], Callable[Concatenate[Any, _P], None]]:
-    # Lets an __init__ take the fields of Config as its keyword arguments, typed.
-    def decorate(init: Any) -> Callable[Concatenate[Any, _P], None]:
-        return lambda self, /, *args, **kwargs: init(self, config(*args, **kwargs))
-
-    return decorate
+def _tls_context(config: Config) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(config.cert, config.key or None)
+    except (OSError, ValueError) as error:
+        raise SetupError(f"cert: {config.cert}: {error}") from None
+    return context
 
 
 class MockServer(VideoMock):
-    """A VideoMock on a port of its own, in a thread of its own; keyword arguments are the fields of Config.
+    """A VideoMock on a port of its own; keyword arguments are the fields of Config.
 
     >>> with MockServer(webhook_secret="s") as server:
     ...     server.url.startswith("http://127.0.0.1:")
     True
     """
 
-    debug: Callable[[str], None] = staticmethod(lambda line: None)  # takes a line per broken connection
+    debug: Callable[[str], None] = staticmethod(
+        lambda line: None
+    )  # takes a line per lost connection
     _server: _Server | None = None
-    _thread: threading.Thread | None = None
-    _serving = False
 
-    @_with_fields_of(Config)
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
+    def __init__(self, **settings: Any) -> None:
+        for name in settings:
+            if name not in Config._fields:
+                hint = did_you_mean(name, Config._fields)
+                raise TypeError(f"MockServer has no setting {name!r}{hint}")
+        super().__init__(Config(**settings))
 
-    def open(self) -> str:
-        """Listen, without serving yet; OSError for a busy port, RuntimeError after `stop`.  The URL."""
-        if self.stopping.is_set():
-            raise RuntimeError("the mock has been stopped: make another one")
-        self._server = _Server(self, self.debug)
-        return self.url
-
-    def serve_forever(self, poll_interval: float = 0.5) -> None:
-        """Serve in this thread; `stop` takes as long as the interval, in seconds."""
-        assert self._server is not None
-        self._serving = True
-        self._server.serve_forever(poll_interval)
+    def __repr__(self) -> str:
+        if self._server is None:
+            return "<MockServer, not running>"
+        return f"<MockServer {self.url}>"
 
     def start(self) -> MockServer:
-        """Listen and serve in a thread.
+        """Listen and serve in a thread; OSError for a busy port, RuntimeError after `stop`.
 
         >>> server = MockServer(port=0).start()
         >>> server.stop()
         """
-        if self._server is not None:
-            return self
-        self.open()
-        self._thread = threading.Thread(
-            target=self.serve_forever, args=(0.005,), name="openrouter_video_mock", daemon=True
-        )
-        self._thread.start()
+        if self.stopping.is_set():
+            raise RuntimeError("the mock has been stopped: make another one")
+        if self._server is None:
+            self._server = _Server(self, self.debug)
+            self._process_id = os.getpid()
+            self._thread = threading.Thread(
+                target=self._server.serve_forever, name="openrouter_video_mock", daemon=True
+            )
+            self._thread.start()
         return self
 
     def stop(self) -> None:
-        """Stop for good, leaving no thread; RuntimeError for what the mock itself did wrong while it ran."""
+        """Stop for good, leaving no thread; RuntimeError for what the mock itself did wrong."""
         server, self._server = self._server, None
+        if server is not None and os.getpid() != self._process_id:
+            server.socket.close()  # in a forked child, which has none of the threads
+            return
         self.close()
         if server is not None:
-            if self._serving or self._thread is not None:
-                server.shutdown()
-            if self._thread is not None:
-                self._thread.join()
-            server.server_close()
-            server.end_connections()
+            server.stop()
+            self._thread.join()
         if self.errors:
-            raise RuntimeError(f"the mock itself failed: {self.errors[0]!r}") from self.errors[0]
+            error = self.errors[0]
+            raise RuntimeError(f"the mock itself failed: {error!r}") from error
 
     def __enter__(self) -> MockServer:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         try:
             self.stop()
         except RuntimeError:
@@ -4150,9 +6623,12 @@ class MockServer(VideoMock):
     def origin(self) -> str:
         """Scheme, host and port: http://127.0.0.1:49152."""
         if self._server is None:
-            raise RuntimeError("the mock is not running: use `with MockServer() as mock:` or start()")
+            text = "the mock is not running: use `with MockServer() as mock:` or start()"
+            raise RuntimeError(text)
         host, port = map(str, self._server.server_address[:2])
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        if ":" in host:
+            host = f"[{host}]"
+        return f"{self.scheme}://{host}:{port}"
 
     @property
     def url(self) -> str:
@@ -4160,83 +6636,150 @@ class MockServer(VideoMock):
         return self.origin + API
 
 
+# What help() and editors show, since Config has the settings.
+setattr(MockServer.__init__, "__wrapped__", Config.__new__)  # noqa: B010
+
+
 def pytest_configure(config: Any) -> None:
     """Give pytest the fixture openrouter_video_mock: a fresh server per test.
 
     pytest calls this hook when the module is its plugin; nothing else here imports pytest.
     """
-    pytest: Any = importlib.import_module("pytest")  # mypy must not mind if it is not installed
+    pytest: Any = importlib.import_module(
+        "pytest"
+    )  # mypy must not mind if it is not installed
 
     def openrouter_video_mock() -> Iterator[MockServer]:
         """A running MockServer, fresh for each test."""
         with MockServer() as mock:
             yield mock
 
-    fixture = staticmethod(pytest.fixture(openrouter_video_mock))
-    fixtures = type("Fixtures", (), {"openrouter_video_mock": fixture})
-    config.pluginmanager.register(fixtures(), "openrouter_video_mock fixtures")
+    plugin: Any = types.ModuleType("openrouter_video_mock_fixtures")
+    plugin.openrouter_video_mock = pytest.fixture(openrouter_video_mock)
+    config.pluginmanager.register(plugin, plugin.__name__)
 
 
-# ============ 13. Command line ===============================================================================
+# ============ 16. Command line ==============================================================
 #
-# The parser is built from Config.  Stdout carries one line, the URL; everything else goes to stderr.
-# Exit status: 0 after SIGINT or SIGTERM, 1 with one line for what stops the start, 2 for wrong usage.
+# The parser is built from OPTIONS and COMMANDS.  Stdout carries one line, the URL; everything
+# else goes to stderr.  Exit status: 0 after SIGINT or SIGTERM, 1 with one line for what stops
+# the start, 2 for wrong usage.
 
 _ENVIRONMENT = "OPENROUTER_VIDEO_MOCK_"
 _SHORT_FLAGS = {"port": ["-p"], "fixtures": ["-f"], "quiet": ["-q"], "verbose": ["-v"]}
 _DEFAULT_PORT = 8080
-_COMMANDS: dict[str, tuple[Any, str, str]] = {  # like OPTIONS, for what is no setting of a mock
-    "validate": (bool, "", "read the fixtures, say what is wrong, and exit"),
-    "check": (bool, "", "ask a running mock for its health: exit 0 or 1"),
-    "wait": (float, "S", "with --check: try for this many seconds"),
-    "quiet": (bool, "", "no line per request"),
-    "verbose": (bool, "", "a line for broken connections too"),
-}
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line; a flag that is not given leaves no trace, so that environment and Config can speak."""
-    parser = argparse.ArgumentParser(
-        prog="openrouter_video_mock",
-        argument_default=argparse.SUPPRESS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="A local stand-in for OpenRouter's asynchronous video API: submit, poll, download, webhook.",
-        epilog=f"""Every flag has a twin in the environment, such as {_ENVIRONMENT}PORT=9000; repeatable ones are
-separated by commas there, and {_ENVIRONMENT}FAULT is a JSON object or list.
+COMMANDS: dict[str, Json] = json.loads("""{
+  "validate": {"type": "boolean",
+    "help": "read the fixtures, say all that is wrong with them, and exit"},
+  "check": {"type": "boolean", "help": "ask a running mock for its health: exit 0 or 1"},
+  "wait": {"type": "number", "minimum": 0, "metavar": "S",
+    "help": "with --check: try for this many seconds"},
+  "until_stdin_closes": {"type": "boolean",
+    "help": "end when standard input does, as it does with the parent process"},
+  "trial": {"type": "boolean",
+    "help": "run the command after -- once in each trial, and say whether it survives production"},
+  "trial_timeout": {"type": "number", "minimum": 0.1, "metavar": "S",
+    "help": "how long the command may take in one trial (default: 30)"},
+  "trial_only": {"type": "string", "repeats": true, "metavar": "NAME",
+    "help": "this trial only, repeatable"},
+  "trial_jobs": {"type": "int", "minimum": 1, "metavar": "N",
+    "help": "trials at once (default: the number of cores)"},
+  "report": {"type": "string", "metavar": "FILE", "help": "with --trial: write the verdicts as JSON"},
+  "quiet": {"type": "boolean", "help": "no line per request"},
+  "verbose": {"type": "boolean", "help": "a line for lost connections too"}
+}""")  # like SETTINGS, for what is no setting of a mock
+_EXAMPLES = f"""Every flag has a twin in the environment, such as {_ENVIRONMENT}PORT=9000;
+repeatable ones are separated by commas there, and {_ENVIRONMENT}FAULT is a JSON object or list.
 
 examples:
   openrouter_video_mock.py --port 0 --polls 2,3
   openrouter_video_mock.py -f my.json --webhook-secret s3cret --callback-url http://localhost:3000/hook
-  openrouter_video_mock.py --fault '{{"on": "poll", "status": 503, "times": 2}}'""",
+  openrouter_video_mock.py --fault '{{"on": "poll", "status": 503, "times": 2}}'"""
+
+
+OPTIONS = {**SETTINGS, **COMMANDS}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def build_parser() -> Any:
+    """The argparse parser; a flag that is not given leaves no trace."""
+    import argparse  # only a command line needs it, and start-up time counts
+
+    parser = argparse.ArgumentParser(
+        prog="openrouter_video_mock",
+        argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="A local stand-in for OpenRouter's asynchronous video API.",
+        epilog=_EXAMPLES,
     )
     defaults = Config(port=_DEFAULT_PORT)._asdict()
-    for name, (parse, placeholder, text) in {**OPTIONS, **_COMMANDS}.items():
-        flags = [*_SHORT_FLAGS.get(name, ()), f"--{name.replace('_', '-')}"]
-        if parse is bool:
-            parser.add_argument(*flags, action="store_true", help=text)
+    for name, option in OPTIONS.items():
+        flags = [*_SHORT_FLAGS.get(name, ()), _flag(name)]
+        if "metavar" not in option:
+            parser.add_argument(*flags, action="store_true", help=option["help"])
             continue
-        default = None if name in REPEATABLE else defaults.get(name)
-        if default:
-            shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-            text += f" (default: {shown})"
-        action = "append" if name in REPEATABLE else "store"
-        parser.add_argument(*flags, action=action, type=parse, metavar=placeholder, help=text)
+        text, default = option["help"], defaults.get(name)
+        if default and not option.get("repeats"):
+            text += f" (default: {str(default).strip('()')})"
+        action = ("store", "append")[option.get("repeats", False)]
+        parser.add_argument(*flags, action=action, metavar=option["metavar"], help=text)
     parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("command", nargs="*", metavar="-- COMMAND", help="of --trial")
     return parser
 
 
-def environment_flags(environment: Mapping[str, str]) -> list[str]:
+def _environment_flags(environment: Mapping[str, str]) -> list[str]:
     """The flags that the environment twins stand for."""
+    known = {f"{_ENVIRONMENT}{name.upper()}": name for name in OPTIONS}
     flags = []
-    for name, (parse, _, _) in {**OPTIONS, **_COMMANDS}.items():
-        value = environment.get(_ENVIRONMENT + name.upper(), "")
-        flag = f"--{name.replace('_', '-')}"
-        if parse is bool:
-            flags += [flag] if value.lower() not in ("", "0", "false", "no") else []
-        elif value:
-            several = name in REPEATABLE and name != "fault"
-            flags += [f"{flag}={part}" for part in (value.split(",") if several else [value])]
+    for variable, text in environment.items():
+        if not variable.startswith(_ENVIRONMENT) or not text:
+            continue
+        if variable not in known:
+            raise SetupError(f"{variable}: no such setting{did_you_mean(variable, known)}")
+        name = known[variable]
+        option = OPTIONS[name]
+        if "metavar" not in option:
+            flags += [_flag(name)] * (text.lower() not in ("0", "false", "no"))
+        elif option.get("repeats") and name != "fault":
+            flags += [f"{_flag(name)}={part}" for part in text.split(",")]
+        else:
+            flags.append(f"{_flag(name)}={text}")
     return flags
+
+
+def read_settings(
+    argv: Sequence[str] | None, environment: Mapping[str, str]
+) -> tuple[Json, Json]:
+    """Settings and commands: of the command line, else of the environment.  Exit 2 for bad ones."""
+    parser = build_parser()
+    try:
+        given = vars(parser.parse_args(_environment_flags(environment)))
+        given.update(vars(parser.parse_args(argv)))
+        command = given.pop("command", [])
+        for name, text in given.items():
+            option = OPTIONS[name]
+            if option.get("repeats"):
+                values = [from_text(option, part) for part in text]
+                # --fault takes a list as well
+                given[name] = [v for value in values for v in _as_list(value)]
+            elif isinstance(text, str):
+                given[name] = from_text(option, text)
+            if name not in COMMANDS:
+                given[name] = checked_setting(name, given[name], _flag(name))
+            elif not option.get("repeats"):
+                checked(option, given[name], _flag(name))
+    except SetupError as error:
+        parser.error(str(error))
+    commands = {name: given.pop(name, None) for name in COMMANDS}
+    if commands["wait"] is not None and not commands["check"]:
+        parser.error("--wait goes with --check")
+    if bool(command) != bool(commands["trial"]):
+        parser.error("--trial goes with a command: --trial -- node my_client.mjs")
+    return {"port": _DEFAULT_PORT, **given}, {**commands, "command": command}
 
 
 def main(
@@ -4248,80 +6791,242 @@ def main(
 ) -> int:
     """Run the command line until SIGINT or SIGTERM; the exit status."""
     out, log = stdout or sys.stdout, _Log(stderr or sys.stderr)
-    parser = build_parser()
-    given = vars(parser.parse_args(environment_flags(os.environ if environment is None else environment)))
-    given |= vars(parser.parse_args(argv))
-    commands = {name: given.pop(name, None) for name in _COMMANDS}
-    given.setdefault("port", _DEFAULT_PORT)
-
-    try:
-        config = checked_config(Config(**given))
-        if commands["check"]:
-            return check_health(config, commands["wait"] or 0, log.say)
-        if not commands["validate"] and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _leave)
-            signal.signal(signal.SIGINT, _leave)  # which a shell's & lets a process ignore
-        server = MockServer(**given)
-        loaded = server.store.loaded
-        for note in loaded.notes:
-            log.say(printable(note))
-        if commands["validate"]:
-            out.write(f"ok: {len(loaded.fixtures)} fixtures, {len(loaded.models)} models\n")
-            return 0
-        server.log = None if commands["quiet"] else log.say_soon
-        server.debug = log.say_soon if commands["verbose"] else server.debug
-        server.notice = log.say_soon
-        url = server.open()
-    except SetupError as error:
-        log.say(printable(str(error)))
+    settings, commands = read_settings(
+        argv, os.environ if environment is None else environment
+    )
+    config = Config(**settings)
+    if commands["check"]:
+        return check_health(config, commands["wait"] or 0, log.say)
+    if commands["validate"]:
+        return validate(config, out, log.say)
+    if commands["trial"]:
+        with _interruptible():
+            return run_trials(settings, commands, out, log.say)
         return 1
-    except OSError as error:
-        log.say(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}")
-        return 1
-    except KeyboardInterrupt:
-        return 1 if commands["check"] else 0
-
-    with log, contextlib.suppress(KeyboardInterrupt):
-        _serve(server, url, out)
+    with _interruptible(), log:
+        try:
+            server = MockServer(**settings)
+            if not commands["quiet"]:
+                server.log = log.say_soon
+            if commands["verbose"]:
+                server.debug = log.say_soon
+            server.notice = log.say_soon
+            server.start()
+        except SetupError as error:
+            log.say(printable(str(error)))
+            return 1
+        except OSError as error:
+            log.say(error.strerror)
+            return 1
+        try:
+            for note in (*server.store.loaded.notes, server.store.loaded.catalogue):
+                log.say(printable(note))
+            if server.config.record:
+                where = (
+                    f"{server.config.upstream} with the client's key: that costs real money"
+                )
+                log.say(printable(f"recording: what no fixture takes goes to {where}"))
+            _serve(server, out, commands["until_stdin_closes"])
+        finally:
+            if not commands["quiet"]:
+                say_findings(server.findings(), log.say_soon)
+            server.close()
     return 0
 
 
-def _leave(*_: Any) -> None:
-    signal.signal(signal.SIGTERM, lambda *_: None)  # one is enough
-    signal.signal(signal.SIGINT, lambda *_: None)
-    raise KeyboardInterrupt
+def say_findings(findings: list[Json], say: Callable[[str | None], None]) -> None:
+    """A summary for the end: a line per rule, with the first text of each."""
+    by_rule: dict[str, list[Json]] = {}
+    for finding in findings:
+        by_rule.setdefault(finding["rule"], []).append(finding)
+    for same in by_rule.values():
+        say(printable(f"{len(same)} x {describe_finding(same[0])}"))
 
 
-def _serve(server: MockServer, url: str, out: TextIO) -> None:
-    # Not in this thread: what a signal raises must not strike in the middle of something.
-    serving = threading.Thread(target=server.serve_forever, name="openrouter_video_mock", daemon=True)
-    serving.start()
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM end what is inside, whatever they interrupt; one of them is enough."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(*_: Any) -> None:
+        for number in before:
+            signal.signal(number, lambda *_: None)
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        for number in before:
+            signal.signal(number, leave)
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _serve(server: MockServer, out: TextIO, until_stdin_closes: bool) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):  # stdout may be closed
-        out.write(f"openrouter_video_mock listening on {url}\n")
+        out.write(f"openrouter_video_mock listening on {server.url}\n")
         out.flush()
-    gc.freeze()  # nothing here makes cycles: looking for them among 10,000 jobs only lengthens the tails
+    gc.freeze()  # nothing here makes cycles: looking for them among 10,000 jobs lengthens the tails
     gc.set_threshold(100_000)
-    while serving.is_alive():
-        time.sleep(1)
+    if until_stdin_closes:
+        with contextlib.suppress(OSError):
+            while os.read(0, 65_536):
+                pass
+        return
+    while not server.stopping.wait(0.2):
+        pass  # a signal that came just before the wait is met after it
+
+
+def run_trials(
+    settings: Json, commands: Json, out: TextIO, say: Callable[[str | None], None]
+) -> int:
+    """Run the command in each trial, and print a line each, in the table's order; the exit status."""
+    import concurrent.futures
+
+    names = commands["trial_only"] or list(TRIALS)
+    for name in names:
+        if name not in TRIALS:
+            say(f"--trial-only: there is no {name!r}{did_you_mean(name, TRIALS)}")
+            return 2
+    timeout = commands["trial_timeout"] or 30.0
+    running: set[int] = set()  # process groups
+    rows = []
+    pool = concurrent.futures.ThreadPoolExecutor(commands["trial_jobs"] or os.cpu_count())
+    try:
+        run = functools.partial(_run_trial, settings, commands["command"], timeout, running)
+        for row in pool.map(run, names):
+            rows.append(row)
+            for line in _trial_lines(row, out.isatty()):
+                print(line, file=out, flush=True)
+    except (SetupError, OSError) as error:
+        say(f"{commands['command'][0]}: {getattr(error, 'strerror', None) or error}")
+        return 1
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for group in list(running):
+            _end_group(group)
+    failed = [row["trial"] for row in rows if not row["passed"]]
+    summary = f"{len(rows) - len(failed)} of {len(rows)} passed"
+    print(
+        f"{summary}{'; failed: ' * bool(failed)}{', '.join(failed)}", file=out, flush=True
+    )
+    if commands["report"]:
+        with open(commands["report"], "w", encoding="utf-8") as file:
+            json.dump(rows, file, indent=2)
+    return int(bool(failed))
+
+
+def _run_trial(
+    settings: Json, command: Sequence[str], timeout: float, running: set[int], name: str
+) -> Json:
+    import subprocess
+    import tempfile
+
+    key, started, stopped_after = "sk-or-trial", _monotonic(), 0.0
+    with (
+        MockServer(**{**settings, "port": 0, "trial": name}) as mock,
+        tempfile.TemporaryFile() as output,
+    ):
+        environment = {
+            **os.environ,
+            "OPENROUTER_BASE_URL": mock.url,
+            "OPENAI_BASE_URL": mock.url,
+            "OPENROUTER_API_KEY": key,
+            "OPENAI_API_KEY": key,
+            "OPENROUTER_VIDEO_MOCK": mock.origin,
+        }
+        process = subprocess.Popen(
+            [part.replace("{url}", mock.url).replace("{key}", key) for part in command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        running.add(process.pid)
+        try:
+            status: int | None = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            status, stopped_after = None, timeout
+        _end_group(process.pid)
+        process.wait()
+        running.discard(process.pid)
+        output.seek(0)
+        return {
+            "trial": name,
+            "says": TRIALS[name].says,
+            "exit": status,
+            "seconds": round(_monotonic() - started, 1),
+            **mock.judge(status == 0, stopped_after),
+            "output": output.read().decode("utf-8", "replace"),
+        }
+
+
+def _end_group(group: int) -> None:
+    with contextlib.suppress(OSError):  # all have ended
+        os.killpg(group, signal.SIGKILL)
+
+
+def _trial_lines(row: Json, coloured: bool) -> Iterator[str]:
+    word = ("FAILED", "passed")[row["passed"]]
+    if coloured:
+        word = f"\x1b[{(31, 32)[row['passed']]}m{word}\x1b[0m"
+    yield f"{word}  {row['trial']:17}{row['seconds']:5.1f} s  {row['says']}: {row['reason']}"
+    for text in row["findings"]:
+        if row["reason"] in text:
+            continue
+        yield printable(f"{'':24}{text}")
+    if not row["passed"]:
+        for line in row["output"].splitlines()[-20:]:
+            yield printable(f"{'':8}| {line}")
+
+
+def validate(config: Config, out: TextIO, say: Callable[[str], None]) -> int:
+    """Read the fixtures and say all that is wrong; 0 if nothing is."""
+    try:
+        loaded = load_fixtures(config.fixtures)
+        for fault in config.fault:
+            fault_from_json(fault)
+    except SetupError as error:
+        for problem in error.problems or [str(error)]:
+            say(printable(problem))
+        return 1
+    for note in loaded.notes:
+        say(printable(note))
+    with contextlib.suppress(
+        OSError, ValueError, AttributeError
+    ):  # stdout may be closed or full
+        out.write(f"ok: {len(loaded.fixtures)} fixtures, {loaded.catalogue}\n")
+        out.flush()
+    return 0
 
 
 class _Log:
-    """Lines for stderr, coloured on a terminal.
+    """Lines for stderr.
 
-    A thread writes what comes while the mock serves: who started it may never read the pipe, and a full pipe must
-    stop neither requests nor the end.  What does not fit is dropped.
+    A thread writes what comes while the mock serves: who started it may never read the pipe,
+    and a full pipe must stop neither requests nor the end.  What does not fit is dropped.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        self._lines: queue.Queue[str | None] = queue.Queue(maxsize=10_000)  # None: the last one
+        self._lines: queue.Queue[str | None] = queue.Queue(
+            maxsize=10_000
+        )  # None: the last one
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
 
-    def say(self, line: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # whoever read it has gone
-            if self._stream is not None:
-                self._stream.write(f"{_coloured(line) if self._stream.isatty() else line}\n")
-                self._stream.flush()
+    def say(self, line: str | None) -> None:
+        with contextlib.suppress(
+            OSError, ValueError, AttributeError
+        ):  # whoever read it has gone
+            print(line, file=self._stream, flush=True)
 
     def say_soon(self, line: str | None) -> None:
         with contextlib.suppress(queue.Full):
@@ -4339,27 +7044,28 @@ class _Log:
         self._thread.join(0.2)  # to write what is left
 
 
-def _coloured(line: str) -> str:
-    def colour(status: re.Match[str]) -> str:
-        return f" \x1b[{32 if status[1] < '4' else 31}m{status[1]}\x1b[0m "
-
-    return re.sub(r" ([1-5]\d\d|closed) ", colour, line, count=1)
-
-
 def check_health(config: Config, wait: float, say: Callable[[str], None]) -> int:
     """Ask the mock that these settings would start; 0 once it answers, 1 if it does not in time."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
-    end = time.monotonic() + wait
+    end = _monotonic() + wait
     while True:
+        connection = http.client.HTTPConnection(host, config.port, timeout=2)
+        if config.cert:  # its own, so there is nothing to verify it by
+            context = ssl._create_unverified_context()
+            connection = http.client.HTTPSConnection(
+                host, config.port, timeout=2, context=context
+            )
+        reason = "something else answers there"
         try:
-            with contextlib.closing(http.client.HTTPConnection(host, config.port, timeout=2)) as connection:
+            with contextlib.closing(connection):
                 connection.request("GET", "/health")
-                if json.loads(connection.getresponse().read())["status"] == "ok":
+                if json.loads(connection.getresponse().read(65_536))["status"] == "ok":
                     return 0
-            reason = "something else answers"
-        except (OSError, ValueError, TypeError, LookupError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = str(error) or type(error).__name__
-        if time.monotonic() >= end:
+        except (ValueError, TypeError, LookupError):
+            pass
+        if _monotonic() >= end:
             say(f"no mock on {host}:{config.port}: {reason}")
             return 1
         time.sleep(0.05)
