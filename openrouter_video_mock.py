@@ -755,12 +755,12 @@ def shorten(value: Any) -> Any:
     return value
 
 
-def kept_body(body: bytes) -> bytes:
+def kept_body(body: bytes, value: Any = None) -> bytes:
     """What journal and jobs keep of a body: its JSON shortened, or else its beginning."""
     if len(body) <= _SMALL_BODY:
         return body
     with contextlib.suppress(ValueError):
-        body = to_json(shorten(parse_json(body)))
+        body = to_json(shorten(parse_json(body) if value is None else value))
     if len(body) > 4 * _LONGEST_TEXT:
         return body[:_LONGEST_TEXT] + "… (cut)".encode()
     return body
@@ -1907,7 +1907,7 @@ class _Loading:
     def read_source(self, source: Any, position: int) -> None:
         """A path, fixtures as Python objects, or None: the file beside this one, if it is ours."""
         if source is None:
-            self.read_beside()
+            self.take(_loaded_beside(_stamp(_BESIDE)))
         elif isinstance(source, Mapping):
             document = self.attempt(json_copy, source, f"fixtures[{position}]")
             if document is None:
@@ -1923,6 +1923,15 @@ class _Loading:
         else:
             self.problems.append(f"fixtures: expected a path or an object, got {source!r}")
 
+    def take(self, other: _Loading) -> None:
+        """Take over what was read apart from this."""
+        self.fixtures += other.fixtures
+        self.models = {**other.models, **self.models}
+        self.models_from = self.models_from or other.models_from
+        self.notes += other.notes
+        self.problems += other.problems
+        self.stamps.update(other.stamps)
+
     def read_beside(self) -> None:
         """fixtures.json beside this file; what is no fixture file is passed over with a note."""
         if not os.path.exists(_BESIDE):
@@ -1933,6 +1942,13 @@ class _Loading:
             self.read_document(document, "fixtures.json: ", _BESIDE)
         elif document is not None:
             self.notes.append("fixtures.json beside this file has no fixtures, passed over")
+
+
+@functools.lru_cache(maxsize=1)  # a suite makes hundreds of mocks
+def _loaded_beside(stamp: tuple[int, int]) -> _Loading:
+    loading = _Loading()
+    loading.read_beside()
+    return loading
 
 
 def _aimock_notes(entry: Json) -> Iterator[str]:
@@ -1962,8 +1978,8 @@ def load_fixtures(sources: Sequence[Any], recording: bool = False) -> Loaded:
         loading.read_source(source, position)
     catalogue = loading
     if loading.models_from is None and None not in sources:
-        catalogue = _Loading()  # whose fixtures, and whose faults, do not matter here
-        catalogue.read_beside()
+        # Its fixtures, and what is wrong with it, do not matter here.
+        catalogue = _loaded_beside(_stamp(_BESIDE))
         loading.stamps.update(catalogue.stamps)
     if loading.problems:
         error = SetupError(loading.problems[0])
@@ -2003,9 +2019,9 @@ def _read_document(path: str) -> Any:
         if os.path.exists(path) and not os.path.isfile(path):
             raise SetupError(f"{path}: neither a file nor a folder")
         with open(path, "rb") as file:
-            text = file.read().decode("utf-8-sig")
-        parse_json(text.encode())
-        return json.loads(text, object_pairs_hook=_unique_keys)
+            document = _decode_document(file.read().decode("utf-8-sig"))
+        to_json(document)  # UnicodeEncodeError for half a surrogate pair
+        return document
     except OSError as error:
         raise SetupError(f"{path}: cannot be read: {error.strerror}") from None
     except json.JSONDecodeError as error:
@@ -2013,7 +2029,7 @@ def _read_document(path: str) -> Any:
         raise SetupError(f"{path}: {place}: {error.msg}") from None
     except SetupError:
         raise
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SetupError(f"{path}: not JSON: {error}") from None
 
 
@@ -2025,6 +2041,11 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> Json:
         ]
         raise ValueError(f"the key {repeated[0]!r} stands more than once in one object")
     return fields
+
+
+_decode_document = json.JSONDecoder(
+    object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_finite
+).decode
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -2093,7 +2114,7 @@ SELF_END_SECONDS = (
 POLL_SECONDS = 10.0  # to a job paced by polls, so much of `advance` is one more poll
 _MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run for weeks
 _FEW_WAITERS = 8
-_LOOK_SECONDS = 0.05  # how often many waiters look by themselves
+_LOOK_SECONDS = 0.2  # how often many waiters look by themselves
 _SUCCESS = Fixture(
     "", Match(), None, Plan(), None, (), {"match": {}}, "", ""
 )  # if no file was read
@@ -2239,6 +2260,15 @@ class Note:
     body: bytes | None = None  # as kept_body keeps it
 
 
+class Wait:
+    """What some wait for."""
+
+    def __init__(self) -> None:
+        self.users = 0
+        self.found: list[Request] = []
+        self.fresh: list[Request] = []  # came, and not looked at yet
+
+
 class Store:
     """Everything about one mock that changes but its deliveries, behind one lock.
 
@@ -2252,7 +2282,7 @@ class Store:
         self._clock = clock
         self._lock = threading.Lock()  # guards every field below
         self._written = threading.Condition(self._lock)  # a request was written down
-        self._waiters: list[list[Request]] = []  # what came since each began to wait
+        self._waits: dict[Any, Wait] = {}  # by what is waited for
         self._closed = False
         self._numbers = itertools.count(1)  # of faults
         self.epoch = 0  # how many resets there were
@@ -2313,6 +2343,8 @@ class Store:
     def reset(self) -> None:
         with self._lock:
             self.epoch += 1
+            for wait in self._waits.values():
+                wait.found, wait.fresh = [], []
             self._set_up()
             self._written.notify_all()
 
@@ -2624,10 +2656,10 @@ class Store:
             note.seq, note.time = self._seq, self.now()
             self._journal[self._seq] = request
             self._journal.pop(self._seq - most, None)
-            for waiter in self._waiters:
-                waiter.append(request)
-            if len(self._waiters) <= _FEW_WAITERS:  # more would be woken for every request
-                self._written.notify_all()
+            for wait in self._waits.values():
+                wait.fresh.append(request)
+            if sum(wait.users for wait in self._waits.values()) <= _FEW_WAITERS:
+                self._written.notify_all()  # more would be woken for every request
 
     def newest_requests(self, since: int = 0) -> Iterator[Request]:
         """The journal, newest first, down to this seq; nothing is locked meanwhile."""
@@ -2640,32 +2672,34 @@ class Store:
             seq -= 1
 
     def wait_for_requests(
-        self, wanted: Callable[[Request], bool], since: int, count: int, seconds: float
+        self,
+        wanted: Callable[[Request], bool],
+        key: Any,
+        since: int,
+        count: int,
+        seconds: float,
     ) -> list[Request]:
         """Those wanted, oldest first; blocks up to so many real seconds for `count` of them.
 
-        What comes while it waits is counted even if the journal is too small to keep it.
+        Who waits for the same, which is the key, looks together.  What comes meanwhile is
+        counted even if the journal is too small to keep it.
         """
-        end, epoch = _monotonic() + seconds, self.epoch
-        waiter: list[Request] = []
+        end = _monotonic() + seconds
         with self._lock:
-            self._waiters.append(waiter)
-            found = [request for request in self.newest_requests(since) if wanted(request)][
-                ::-1
-            ]
-        try:
-            while len(found) < count and not self._closed and _monotonic() < end:
-                with self._lock:
-                    if not waiter:
-                        self._written.wait(min(_LOOK_SECONDS, end - _monotonic()))
-                    fresh, waiter[:] = waiter[:], []
-                if epoch != self.epoch:
-                    epoch, found = self.epoch, []
-                found += [request for request in fresh if wanted(request)]
-        finally:
-            with self._lock:
-                self._waiters = [other for other in self._waiters if other is not waiter]
-        return found
+            wait = self._waits.get(key)
+            if wait is None:
+                wait = self._waits[key] = Wait()
+                journal = list(self.newest_requests(since))
+                wait.found = [request for request in reversed(journal) if wanted(request)]
+            wait.users += 1
+            while not self._closed and len(wait.found) < count and _monotonic() < end:
+                self._written.wait(min(_LOOK_SECONDS, end - _monotonic()))
+                wait.found += filter(wanted, wait.fresh)
+                wait.fresh.clear()
+            wait.users -= 1
+            if not wait.users and self._waits.get(key) is wait:
+                del self._waits[key]
+            return list(wait.found)
 
 
 def _draw(
@@ -3587,11 +3621,11 @@ class Request(NamedTuple):
         return {name: values[-1] for name, values in parsed.items()}
 
 
-def kept_body_of(request: Request) -> bytes:
-    """What journal and job keep of the body, worked out once."""
+def kept_body_of(request: Request, value: Any = None) -> bytes:
+    """What journal and job keep of the body, worked out once; `value` is its JSON, if known."""
     note = request.note
     if note.body is None:
-        note.body = kept_body(request.body)
+        note.body = kept_body(request.body, value)
     return note.body
 
 
@@ -3973,7 +4007,9 @@ _ENDPOINT: Json = json.loads("""{
   "name": "", "model_id": "", "model_name": "", "provider_name": "", "tag": "",
   "context_length": 0, "max_completion_tokens": null, "max_prompt_tokens": null,
   "pricing": {"prompt": "0", "completion": "0"}, "quantization": null, "status": 0,
-  "supported_parameters": [], "supports_implicit_caching": false, "latency_last_30m": null,
+  "supported_parameters": [], "supports_implicit_caching": false, "native_tools": {},
+  "service_tier": null, "supports_diarization": false, "supports_tool_choice":
+    {"auto": false, "function": false, "none": false, "required": false}, "latency_last_30m": null,
   "throughput_last_30m": null, "uptime_last_1d": null, "uptime_last_30m": null,
   "uptime_last_5m": null
 }""")
@@ -4230,7 +4266,8 @@ def differences_from_contract(
             place = f"{route} ({name})"
         for issue in issues_of(_CONTRACT[name], answer, strict=True):
             path = re.sub("[0-9]+", "0", ".".join(map(str, issue["path"])))
-            yield f"{place}: {path}: {issue['message']}"
+            text = re.sub(".*received undefined", "is missing", issue["message"])
+            yield f"{place}: {path}: {text}"
         keys = list(_CONTRACT[name]["properties"])
         known = [key for key in answer or () if key in keys]
         if known != sorted(known, key=keys.index):
@@ -5647,7 +5684,7 @@ class VideoMock:
             pace,
             self.now(),
             submit.callback_url or self.config.callback_url or None,
-            request=kept_body_of(request),
+            request=kept_body_of(request, submit.body),
             origin=self.links(request).origin,
             **facts,
         )
@@ -5837,7 +5874,8 @@ class VideoMock:
             )
 
         if wait:
-            found = self.store.wait_for_requests(wanted, since, count, wait)[::-1]
+            key = (method, path, status, job_id, scope, since)
+            found = self.store.wait_for_requests(wanted, key, since, count, wait)[::-1]
         else:
             newest = filter(wanted, self.store.newest_requests(since))
             found = list(
