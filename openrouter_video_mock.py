@@ -158,7 +158,7 @@ def issues_of(
     `strict` refuses keys that the schema does not have, but those that begin with _ (comments).
     """
     kind = schema.get("type")
-    if value is None and schema.get("nullable"):
+    if schema.get("nullable") and _JS_TYPES.get(type(value)) == "null":
         return
     if "enum" in schema:
         if value not in schema["enum"]:
@@ -224,7 +224,8 @@ def _union_issues(
 def _object_issues(
     schema: Json, value: Json, path: JsonPath, strict: bool
 ) -> Iterator[Json]:
-    fields, every = schema.get("properties"), schema.get("values")
+    fields: Any = schema.get("properties")
+    every = schema.get("values")
     if every is not None:
         fields = dict.fromkeys(value, every)
     if fields is None:
@@ -1833,122 +1834,99 @@ _DOCUMENT_SCHEMA: Json = json.loads("""{
 _BESIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures.json")
 
 
-class _Loading:
-    """What has been read so far.  What is wrong is collected, so that all of it can be told."""
+class Part(NamedTuple):
+    """What one file says, or fixtures given as Python objects.  Shared: nobody changes it."""
 
-    def __init__(self) -> None:
-        self.fixtures: list[Fixture] = []
-        self.models: dict[str, Model] = {}
-        self.models_from: str | None = None  # the first file with a list of models
-        self.notes: list[str] = []
-        self.problems: list[str] = []
-        self.stamps: dict[str, tuple[int, int]] = {}
-        self.folders: set[str] = set()  # real paths, each read once
+    fixtures: Sequence[Fixture] = ()
+    models: Sequence[Model] | None = None  # None: there is no list
+    notes: Sequence[str] = ()
+    problems: Sequence[str] = ()  # all that is wrong, not only the first
+    name: str = "as given"
 
-    def attempt(self, read: Callable[..., Any], *args: Any) -> Any:
+
+def read_part(
+    document: Any, place: str, path: str = "", version: str = "", first: int = 0
+) -> Part:
+    """What a document says; `first` is the index of its first fixture."""
+    try:
+        checked(_DOCUMENT_SCHEMA, document, place)
+    except SetupError as error:
+        return Part(problems=[str(error)])
+    fixtures, models, notes, problems = [], [], [], []
+    for index, entry in enumerate(document.get("models", ())):
         try:
-            return read(*args)
+            models.append(model_from_json(entry, f"{place}models[{index}]"))
         except SetupError as error:
-            self.problems.append(str(error))
-            return None
-
-    def read_path(self, path: str) -> None:
-        """A file, or a folder's *.json, recursively."""
-        self.stamps[path] = _stamp(path)
-        if not os.path.isdir(path):
-            document = self.attempt(_read_document, path)
-            if document is not None:
-                self.read_document(document, f"{path}: ", path)
-            return
-        real = os.path.realpath(path)
-        if real in self.folders:
-            return
-        self.folders.add(real)
+            problems.append(str(error))
+    name, folder = os.path.basename(path), os.path.dirname(path)
+    for index, entry in enumerate(document.get("fixtures", ()), first):
+        where = f"{place}fixtures[{index}]"
         try:
-            found = [os.path.join(path, name) for name in sorted(os.listdir(path))]
-        except OSError as error:
-            self.problems.append(f"{path}: cannot be read: {error.strerror}")
-            return
-        for entry in found:
-            if entry.endswith(".json") and os.path.isfile(entry):
-                self.read_path(entry)
-        for entry in found:
-            if os.path.isdir(entry):
-                self.read_path(entry)
-
-    def read_document(
-        self, document: Any, place: str, path: str = "", first: int = 0
-    ) -> None:
-        """Take over what a document says; `first` is the index of its first fixture."""
-        parts = self.attempt(checked, _DOCUMENT_SCHEMA, document, place)
-        if parts is None:
-            return
-        name = os.path.basename(path)
-        if "models" in parts:
-            self.models_from = self.models_from or name or "as given"
-        for index, entry in enumerate(parts.get("models", ())):
-            model = self.attempt(model_from_json, entry, f"{place}models[{index}]")
-            if model is not None:
-                self.models.setdefault(model.id, model)
-        version = f"{path} {self.stamps.get(path)} "
-        folder = os.path.dirname(path)
-        for index, entry in enumerate(parts.get("fixtures", ()), first):
-            where = f"{place}fixtures[{index}]"
-            problems = len(self.problems)
-            fixture = self.attempt(
-                fixture_from_json, entry, where, f"{name}[{index}]", folder, version
-            )
-            if fixture is not None:
-                self.fixtures.append(fixture)
-                self.notes += [f"{where}: {note}" for note in _aimock_notes(entry)]
-            elif len(self.problems) == problems:
-                self.notes.append(f"{where}: answers another endpoint, passed over")
-
-    def read_source(self, source: Any, position: int) -> None:
-        """A path, fixtures as Python objects, or None: the file beside this one, if it is ours."""
-        if source is None:
-            self.take(_loaded_beside(_stamp(_BESIDE)))
-        elif isinstance(source, Mapping):
-            document = self.attempt(json_copy, source, f"fixtures[{position}]")
-            if document is None:
-                return
-            if not document.keys() & {"fixtures", "models"}:
-                self.read_document({"fixtures": [document]}, "", first=position)
-            else:
-                self.read_document(document, "")
-        elif isinstance(source, (str, os.PathLike)):
-            self.read_path(os.fspath(source))
-            if len(self.stamps) == 1 and os.path.isdir(source):
-                self.notes.append(f"{source}: no *.json in this folder")
+            fixture = fixture_from_json(entry, where, f"{name}[{index}]", folder, version)
+        except SetupError as error:
+            problems.append(str(error))
+            continue
+        if fixture is None:
+            notes.append(f"{where}: answers another endpoint, passed over")
         else:
-            self.problems.append(f"fixtures: expected a path or an object, got {source!r}")
-
-    def take(self, other: _Loading) -> None:
-        """Take over what was read apart from this."""
-        self.fixtures += other.fixtures
-        self.models = {**other.models, **self.models}
-        self.models_from = self.models_from or other.models_from
-        self.notes += other.notes
-        self.problems += other.problems
-        self.stamps.update(other.stamps)
-
-    def read_beside(self) -> None:
-        """fixtures.json beside this file; what is no fixture file is passed over with a note."""
-        if not os.path.exists(_BESIDE):
-            return
-        self.stamps[_BESIDE] = _stamp(_BESIDE)
-        document = self.attempt(_read_document, _BESIDE)
-        if isinstance(document, dict) and document.keys() & {"fixtures", "models"}:
-            self.read_document(document, "fixtures.json: ", _BESIDE)
-        elif document is not None:
-            self.notes.append("fixtures.json beside this file has no fixtures, passed over")
+            fixtures.append(fixture)
+            notes += [f"{where}: {note}" for note in _aimock_notes(entry)]
+    listed = models if "models" in document else None
+    return Part(fixtures, listed, notes, problems, name or "as given")
 
 
-@functools.lru_cache(maxsize=1)  # a suite makes hundreds of mocks
-def _loaded_beside(stamp: tuple[int, int]) -> _Loading:
-    loading = _Loading()
-    loading.read_beside()
-    return loading
+@functools.lru_cache(maxsize=64)  # a suite makes hundreds of mocks
+def part_of_file(path: str, stamp: tuple[int, int], beside: bool = False) -> Part:
+    """What a file says; one beside this that is no fixture file is passed over with a note."""
+    try:
+        document = _read_document(path)
+    except SetupError as error:
+        return Part(problems=[str(error)])
+    ours = isinstance(document, dict) and document.keys() & {"fixtures", "models"}
+    if beside and not ours:
+        return Part(notes=[f"{path}: no fixtures, passed over"])
+    return read_part(document, f"{path}: ", path, f"{path} {stamp} ")
+
+
+def _files_of(path: str, stamps: dict[str, tuple[int, int]]) -> Iterator[str]:
+    """A file, or a folder's *.json, recursively; each real folder once."""
+    real = os.path.realpath(path) if os.path.isdir(path) else path
+    if real in stamps:
+        return
+    stamps[real] = stamps[path] = _stamp(path)
+    if not os.path.isdir(path):
+        yield path
+        return
+    try:
+        entries = [os.path.join(path, name) for name in sorted(os.listdir(path))]
+    except OSError as error:
+        raise SetupError(f"{path}: cannot be read: {error.strerror}") from None
+    for entry in sorted(entries, key=os.path.isdir):  # files before folders
+        if os.path.isdir(entry) or (entry.endswith(".json") and os.path.isfile(entry)):
+            yield from _files_of(entry, stamps)
+
+
+def _parts_of(
+    source: Any, position: int, stamps: dict[str, tuple[int, int]]
+) -> Iterator[Part]:
+    """What a path says, fixtures as Python objects, or the file beside this one, for None."""
+    if source is None:
+        stamps[_BESIDE] = _stamp(_BESIDE)
+        if os.path.exists(_BESIDE):
+            yield part_of_file(_BESIDE, stamps[_BESIDE], beside=True)
+    elif isinstance(source, Mapping):
+        document, first = json_copy(source, f"fixtures[{position}]"), 0
+        if not document.keys() & {"fixtures", "models"}:
+            document, first = {"fixtures": [document]}, position
+        yield read_part(document, "", first=first)
+    elif isinstance(source, (str, os.PathLike)):
+        files = list(_files_of(os.fspath(source), stamps))
+        if not files:
+            yield Part(notes=[f"{source}: no *.json in this folder"])
+        for file in files:
+            yield part_of_file(file, stamps[file])
+    else:
+        raise SetupError(f"fixtures: expected a path or an object, got {source!r}")
 
 
 def _aimock_notes(entry: Json) -> Iterator[str]:
@@ -1971,46 +1949,52 @@ def load_fixtures(sources: Sequence[Any], recording: bool = False) -> Loaded:
 
     Raises SetupError for the first thing that is wrong; its `problems` are all of them.
     """
-    loading = _Loading()
     if recording:  # the catch-all of the file beside this one would take everything
         sources = [source for source in sources if source is not None]
+    stamps: dict[str, tuple[int, int]] = {}
+    parts: list[Part] = []
     for position, source in enumerate(sources):
-        loading.read_source(source, position)
-    catalogue = loading
-    if loading.models_from is None and None not in sources:
-        # Its fixtures, and what is wrong with it, do not matter here.
-        catalogue = _loaded_beside(_stamp(_BESIDE))
-        loading.stamps.update(catalogue.stamps)
-    if loading.problems:
-        error = SetupError(loading.problems[0])
-        error.problems, error.stamps = loading.problems, loading.stamps
-        raise error
+        try:
+            parts += _parts_of(source, position, stamps)
+        except SetupError as error:
+            parts.append(Part(problems=[str(error)]))
+    problems = [problem for part in parts for problem in part.problems]
+    if problems:
+        failure = SetupError(problems[0])
+        failure.problems, failure.stamps = problems, stamps
+        raise failure
 
-    checked = loading.models_from is None or bool(loading.models)
-    models = list(catalogue.models.values())
-    complete = bool(models) and checked
-    described = f"{len(models)} models checked ({catalogue.models_from})"
-    if not models:
-        models = [model_from_json(model, "built-in") for model in BUILT_IN_MODELS]
+    # The catalogue: of these files, else of the one beside this, else the built-in models.
+    lists = [part for part in parts if part.models is not None]
+    checked = not lists or any(part.models for part in lists)
+    if not any(part.models for part in lists) and None not in sources:
+        lists = [part for part in _parts_of(None, 0, stamps) if part.models]
+    models: dict[str, Model] = {}
+    for part in lists:
+        for model in part.models or ():
+            models.setdefault(model.id, model)
+    complete = bool(models)
+    described = f"{len(models)} models checked ({', '.join(part.name for part in lists)})"
+    if not complete:
+        built_in = [model_from_json(model, "built-in") for model in BUILT_IN_MODELS]
+        models = {model.id: model for model in built_in}
         described = f"{len(models)} built-in models checked, any other accepted"
     if not checked:
         described = "no model is checked"
     if recording:
-        checked = complete = False
-        described = "the upstream checks models"
-    models.sort(key=lambda model: -model.created)
-    implicit = not loading.fixtures and not any(
-        "endpoint" in note for note in loading.notes
-    )
+        checked, described = False, "the upstream checks models"
+    fixtures = [fixture for part in parts for fixture in part.fixtures]
+    notes = [note for part in parts for note in part.notes]
+    passed_over = any("another endpoint" in note for note in notes)
     return Loaded(
-        fixtures=tuple(loading.fixtures),
-        models=tuple(models),
+        fixtures=tuple(fixtures),
+        models=tuple(sorted(models.values(), key=lambda model: -model.created)),
         checked=checked,
-        complete=complete,
+        complete=complete and checked,
         catalogue=described,
-        implicit=implicit and not recording,
-        notes=tuple(loading.notes),
-        stamps=loading.stamps,
+        implicit=not fixtures and not passed_over and not recording,
+        notes=tuple(notes),
+        stamps=stamps,
     )
 
 
@@ -2611,6 +2595,11 @@ class Store:
                 return False
             self._put(job._replace(lookups=job.lookups + 1))
             return job.lookups > 0
+
+    def all_jobs(self) -> dict[str, Job]:
+        """All jobs by id."""
+        with self._lock:
+            return dict(self._jobs)
 
     def jobs(
         self, wanted: Callable[[Job], bool], offset: int, limit: int | None
@@ -4296,7 +4285,6 @@ class Recorder:
 
     def pass_on(self, request: Request, origin: str, job_id: str = "") -> Response:
         """The upstream's answer, for a client that used this origin; 502 if there is none."""
-        import urllib.error
         import urllib.request
 
         route = request.note.route
@@ -4311,11 +4299,13 @@ class Recorder:
             headers.pop("authorization", None)
         body = request.body or None
         asked = urllib.request.Request(url, body, headers, method=request.method)
-        opener = urllib.request.build_opener(_no_redirects())
+        # This opener follows no redirect, and takes an error for an answer like others.
+        opener = urllib.request.OpenerDirector()
+        for handler in ("ProxyHandler", "HTTPHandler", "HTTPSHandler"):
+            opener.add_handler(getattr(urllib.request, handler)())
+        text = b""
         try:
-            answer = opener.open(asked, timeout=_UPSTREAM_SECONDS)
-        except urllib.error.HTTPError as error:
-            answer = error
+            answer: Any = opener.open(asked, timeout=_UPSTREAM_SECONDS)
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
             raise ApiError(502, f"The upstream could not be reached: {reason}") from None
@@ -4457,17 +4447,6 @@ class Recorder:
 
 def _is_kept(header: str) -> bool:
     return header.lower() in _KEPT_HEADERS or header.lower().startswith("x-ratelimit-")
-
-
-def _no_redirects() -> Any:
-    """For an opener: a redirect is an answer like others, and nothing goes to where it leads."""
-    import urllib.request
-
-    class NoRedirects(urllib.request.HTTPRedirectHandler):
-        def redirect_request(self, *_: Any) -> None:
-            return None
-
-    return NoRedirects()
 
 
 _UNRECORDED = ("model", "prompt", "callback_url", "session_id", "trace", "user")
@@ -5938,7 +5917,7 @@ class VideoMock:
         ['abandoned']
         """
         requests = list(self.store.newest_requests())[::-1]
-        jobs = {job.id: job for job in self.store.jobs(lambda job: True, 0, None)}
+        jobs = self.store.all_jobs()
         differences = self.recorder.differences if self.recorder else ()
         deliveries = self.courier.deliveries()
         history = History(requests, jobs, deliveries, self.now(), differences)
@@ -5966,7 +5945,7 @@ class VideoMock:
 
     def judge(self, succeeded: bool, stopped_after: float = 0) -> Json:
         """The verdict on the client in this mock's trial, whatever it is."""
-        jobs = {job.id: job for job in self.store.jobs(lambda job: True, 0, None)}
+        jobs = self.store.all_jobs()
         requests = self.store.newest_requests()
         delivered = any(is_whole_clip(request, jobs) for request in requests)
         trial = TRIALS[self.config.trial]
@@ -6265,7 +6244,7 @@ class _Adapter(socketserver.BaseRequestHandler):
     has passed it, however slowly the bytes drip.
     """
 
-    server: _Server
+    server: Any  # a _Server
     request: socket.socket
     buffer = b""  # received and not yet read
     deadline = math.inf
@@ -6551,7 +6530,7 @@ class _Server(ThreadingHTTPServer):
                 request.sendall(head + answer.body)
             self.shutdown_request(request)
 
-    def handle_error(self, *_: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
         if isinstance(error, OSError):
             self.debug(f"connection lost: {error}")
@@ -6794,6 +6773,8 @@ def read_settings(
 ) -> tuple[Json, Json]:
     """Settings and commands: of the command line, else of the environment.  Exit 2 for bad ones."""
     parser = build_parser()
+    given: Json = {}
+    command: list[str] = []
     try:
         given = vars(parser.parse_args(_environment_flags(environment)))
         given.update(vars(parser.parse_args(argv)))
