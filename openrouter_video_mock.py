@@ -391,7 +391,8 @@ class Config(NamedTuple):
     trial: str = ""
 
 
-# Per setting its schema; `repeats`: one value or several; `help` and `metavar` are the command line's.
+# Per setting its schema; `repeats`: one value or several; `help` and `metavar` are for the
+# command line.
 SETTINGS: dict[str, Json] = json.loads("""{
   "port": {"type": "int", "minimum": 0, "maximum": 65535, "metavar": "PORT",
     "help": "port to listen on, 0 = any free one"},
@@ -429,7 +430,7 @@ SETTINGS: dict[str, Json] = json.loads("""{
   "max_requests": {"type": "int", "minimum": 0, "maximum": 10000000, "metavar": "N",
     "help": "how many requests the journal keeps, 0 = none"},
   "record": {"type": "string", "metavar": "FOLDER",
-    "help": "pass on to the real API what no fixture takes, and keep its answers here: costs money"},
+    "help": "pass on to the real API what no fixture takes, and keep its answers: costs money"},
   "upstream": {"type": "string", "metavar": "URL", "help": "the API behind --record"},
   "trial": {"type": "string"}
 }""")
@@ -2407,7 +2408,7 @@ class Store:
         )
 
     def _is_named(self, model_id: str) -> bool:
-        """Whether a fixture names this model, or what it is a dated slug of, if nobody lists that."""
+        """Whether a fixture names this model, or an unlisted one of which it is a dated slug."""
         names = [name for name in model_names(model_id) if name in self._by_model]
         return any(name == model_id or self.listed_model(name) is None for name in names)
 
@@ -2575,7 +2576,7 @@ class Store:
         return self._jobs.get(job_id or "")
 
     def job(self, job_id: str, or_latest: bool = True) -> tuple[Job, float]:
-        """The job of this id, or the "latest", and the time; looking is no poll.  Or ApiError 404."""
+        """The job of this id, or the "latest", and the time; looking is no poll."""
         with self._lock:
             return self._find(job_id, or_latest), self.now()
 
@@ -3619,7 +3620,7 @@ def kept_body_of(request: Request, value: Any = None) -> bytes:
 
 
 class Response(NamedTuple):
-    """One HTTP response.  `stream` goes out instead of `body`: chunked, unless `length` is given."""
+    """One HTTP response.  `stream` goes out instead of `body`, chunked without a `length`."""
 
     status: int
     body: bytes = b""
@@ -3713,7 +3714,7 @@ def _first(values: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def origin_of(host: str, forwarded_host: str, forwarded_proto: str) -> str:
-    """The origin that the client used: X-Forwarded-Proto and -Host if they can be one, else Host."""
+    """The origin that the client used: X-Forwarded-Proto and -Host, if that can be one, or Host."""
     scheme = "http"
     if _first(forwarded_proto).lower() == "https":
         scheme = "https"
@@ -4188,7 +4189,8 @@ _CONTRACT: dict[str, Json] = json.loads("""{
       "urls": {"type": "array", "items": {"type": "string"}},
       "expires_at": {"type": "int"},
       "usage": {"type": "object", "required": ["cost", "is_byok"],
-        "properties": {"cost": {"type": "number", "nullable": true}, "is_byok": {"type": "boolean"}}}}},
+        "properties": {"cost": {"type": "number", "nullable": true},
+          "is_byok": {"type": "boolean"}}}}},
   "failed": {"type": "object",
     "required": ["id", "generation_id", "polling_url", "status", "error"],
     "properties": {"id": {"type": "string"}, "generation_id": {"type": "string"},
@@ -4555,7 +4557,8 @@ def ignored_field(request: Request, job: Job | None) -> Iterator[str]:
 
             cure = "".join(difflib.get_close_matches(key, list(_FIELDS), 1))
         advice = f'use "{cure}"' if cure else "leave it out, there is no such thing here"
-        yield f'"{key}" is no field of this API: it is dropped silently and the job billed; {advice}'
+        text = f'"{key}" is no field of this API: it is dropped silently and the job billed'
+        yield f"{text}; {advice}"
 
 
 def _submitted(request: Request) -> Json:
@@ -5707,7 +5710,7 @@ class VideoMock:
         *,
         error: str | None = None,
     ) -> Json:
-        """Force a job's ending, by id or "latest"; ApiError 404 for none, 409 if it ended otherwise.
+        """Force a job's ending; ApiError 404 for no such job, 409 if it ended otherwise.
 
         >>> mock.finish(job_id, "failed", error="Content policy violation")["status"]
         'failed'
@@ -5725,7 +5728,7 @@ class VideoMock:
         return job_to_control(job, now, self.courier.deliveries([job.id]))
 
     def add_fixture(self, fixture: Any) -> list[Json]:
-        """Put a fixture, or a list of them, before the others; SetupError if one is not well formed.
+        """Put a fixture, or a list of them, before the others; SetupError for a bad one.
 
         >>> failing = {"video": {"status": "failed"}}
         >>> added = mock.add_fixture({"match": {"prompt": "rain"}, "response": failing})
@@ -5963,7 +5966,7 @@ class VideoMock:
             )
 
     def fixtures(self) -> list[Json]:
-        """The fixtures as written, in the order in which they are tried, and how often each matched.
+        """The fixtures as written, in the order of trying, and how often each matched.
 
         >>> mock.fixtures()[0]["name"]
         'mock:failed'
@@ -6701,7 +6704,8 @@ COMMANDS: dict[str, Json] = json.loads("""{
     "help": "this trial only, repeatable"},
   "trial_jobs": {"type": "int", "minimum": 1, "metavar": "N",
     "help": "trials at once (default: the number of cores)"},
-  "report": {"type": "string", "metavar": "FILE", "help": "with --trial: write the verdicts as JSON"},
+  "report": {"type": "string", "metavar": "FILE",
+    "help": "with --trial: write the verdicts as JSON"},
   "quiet": {"type": "boolean", "help": "no line per request"},
   "verbose": {"type": "boolean", "help": "a line for lost connections too"}
 }""")  # like SETTINGS, for what is no setting of a mock
@@ -6710,7 +6714,7 @@ repeatable ones are separated by commas there, and {_ENVIRONMENT}FAULT is a JSON
 
 examples:
   openrouter_video_mock.py --port 0 --polls 2,3
-  openrouter_video_mock.py -f my.json --webhook-secret s3cret --callback-url http://localhost:3000/hook
+  openrouter_video_mock.py -f my.json --webhook-secret s3cret
   openrouter_video_mock.py --fault '{{"on": "poll", "status": 503, "times": 2}}'"""
 
 
@@ -6906,7 +6910,7 @@ def _serve(server: MockServer, out: TextIO, until_stdin_closes: bool) -> None:
 def run_trials(
     settings: Json, commands: Json, out: TextIO, say: Callable[[str | None], None]
 ) -> int:
-    """Run the command in each trial, and print a line each, in the table's order; the exit status."""
+    """Run the command in each trial and print a line each, in the table's order; exit status."""
     import concurrent.futures
 
     names = commands["trial_only"] or list(TRIALS)
