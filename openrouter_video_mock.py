@@ -5226,155 +5226,290 @@ def summary_of(handler: Handler) -> str:
 
 
 STATUS_PAGE = r"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1">
 <title>openrouter_video_mock</title>
-<link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'
-%3E%3Cpath fill='%236d5df6' d='M1 0l6 4-6 4z'/%3E%3C/svg%3E">
+<link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
+ viewBox='0 0 8 8'%3E%3Cpath fill='%236d5df6' d='M1 0l6 4-6 4z'/%3E%3C/svg%3E">
 <style nonce="{{nonce}}">
-:root{color-scheme:light dark;--bg:light-dark(#f4f4f8,#121217);--card:light-dark(#fff,#1b1b23);--ink:light-dark(#1b1b22,#ececf2);--soft:light-dark(#5f5f6c,#a0a0af);--line:light-dark(#e0e0e9,#2f2f3b);--accent:light-dark(#5546d8,#9d92ff);--good:light-dark(#14793f,#5fd38d);--bad:light-dark(#b42323,#ff8585);--wait:light-dark(#8a5a00,#eeb64f);--busy:light-dark(#1f5fc4,#7fb2ff);--c:var(--soft);scroll-padding-top:70px}
-.pending,.expired{--c:var(--wait)}
-.in_progress{--c:var(--busy)}
+:root{
+color-scheme:light dark;--c:var(--soft);--mono:12.5px/1.5 ui-monospace,Menlo,Consolas,monospace;
+--bg:light-dark(#f4f4f8,#121217);--card:light-dark(#fff,#1b1b23);--ink:light-dark(#1b1b22,#ececf2);
+--soft:light-dark(#585866,#a5a5b4);--line:light-dark(#dcdce6,#32323f);
+--accent:light-dark(#5041d0,#a197ff);--good:light-dark(#0f6a35,#5fd38d);
+--bad:light-dark(#ab1c1c,#ff8d8d);--wait:light-dark(#7c4f00,#eeb64f);
+--busy:light-dark(#1a54b0,#85b5ff);
+}
+.pending,.expired,.warning{--c:var(--wait)}
+.in_progress,.note,.s3{--c:var(--busy)}
 .completed,.delivered,.s2{--c:var(--good)}
-.failed,.refused,.s4,.s5,.s0{--c:var(--bad)}
+.failed,.refused,.dropped,.error,.alarm,.s4,.s5,.s0{--c:var(--bad)}
 *{box-sizing:border-box}
+html{overflow-anchor:none}
 body{margin:0;background:var(--bg);color:var(--ink);font:14px/1.45 system-ui,sans-serif}
-code,pre,dd,.mono{font:12.5px/1.5 ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere}
+a{color:var(--accent)}
+code,pre,dd,#requests .text{font:var(--mono);overflow-wrap:anywhere}
 header,.row{display:flex;flex-wrap:wrap;gap:6px 8px;align-items:center}
-header{gap:8px 24px;padding:10px 20px;background:var(--card);border-bottom:1px solid var(--line);position:sticky;top:0;z-index:1}
+header{gap:8px 14px;padding:9px 20px;background:var(--card);border-bottom:1px solid var(--line)}
 h1{font-size:16px;margin:0}
-h1::before{content:"";display:inline-block;width:9px;height:9px;margin-right:8px;border-radius:9px;background:var(--good)}
+h1::before{
+content:"";display:inline-block;width:9px;height:9px;margin-right:8px;border-radius:9px;
+background:var(--good);
+}
 .offline h1::before{background:var(--bad)}
-.offline main{opacity:.5}
+.offline main{filter:grayscale(1)}
 h1 small,.soft{font-weight:400;color:var(--soft)}
-h2{font-size:15px;margin:0 4px 0 0}
+h2{font-size:15px;margin:0 4px 0 0;display:inline}
 h3{font-size:12px;margin:4px 0 -6px;color:var(--soft)}
-.error,h3.failed,h3.refused,h3.delivered{color:var(--c)}
-main{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:20px}
-main,footer,#faults:not(:empty){padding:14px 20px 0;max-width:1500px;margin:auto}
-section>.row{min-height:24px;margin-bottom:8px}
-button{font:inherit;font-size:13px;padding:2px 10px;border:1px solid var(--line);border-radius:6px;background:var(--bg);color:var(--ink);cursor:pointer}
-button:hover{border-color:var(--accent)}
-:focus-visible{outline:2px solid var(--accent);outline-offset:-2px}
+.reason,h3.failed,h3.refused,h3.dropped,h3.delivered{color:var(--c)}
+main,footer{padding:10px 20px 0;width:100%;max-width:1600px;margin:auto}
+main{display:flex;flex-direction:column;gap:8px}
+#faults:empty{display:none}
+#trouble:empty{position:absolute}
+#tabs{display:none}
+#lists{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:20px}
+section>.row{min-height:36px;padding-bottom:4px}
+.list:has(.card[open])::after{content:"";display:block;height:80vh}
+button,input{
+font:inherit;font-size:13px;padding:2px 10px;border:1px solid var(--line);border-radius:6px;
+background:var(--bg);color:var(--ink);
+}
+button{cursor:pointer}
+button:hover:enabled{border-color:var(--accent)}
+button:disabled{color:var(--soft);opacity:.6;cursor:default}
+#reset{min-width:108px}
+#reset.sure{background:var(--bad);color:var(--card)}
+::placeholder{color:var(--soft);opacity:1}
+#filter{flex:1 1 100px;min-width:100px;max-width:280px}
+:focus-visible{outline:2px solid var(--accent);outline-offset:1px}
+summary:focus-visible,.finding:focus-visible{outline-offset:-2px}
 .push{margin-left:auto}
 #trouble{color:var(--bad)}
-#trouble:empty{position:absolute}
-.card{background:var(--card);border:1px solid var(--line);box-shadow:inset 3px 0 var(--c);margin-top:-1px}
-.card:first-child{border-radius:8px 8px 0 0}
+.card{
+background:var(--card);border:1px solid var(--line);box-shadow:inset 3px 0 var(--c);
+margin-top:-1px;scroll-margin-top:6px;
+}
+.card:first-child{border-radius:8px 8px 0 0;margin-top:0}
 .card:last-child{border-radius:0 0 8px 8px}
 .card:only-child,.card[open]{border-radius:8px}
 .card[open]{margin:6px 0;box-shadow:inset 3px 0 var(--c),0 2px 10px #0002}
-summary{display:grid;grid-template-columns:auto minmax(0,1fr) auto 8px;gap:1px 10px;align-items:center;padding:6px 12px;cursor:pointer;list-style:none}
-summary::after{content:"›";color:var(--soft);grid-area:1/4}
-[open]>summary::after{rotate:90deg}
+.card>summary{
+display:grid;grid-template-columns:auto minmax(0,1fr) auto 8px;gap:2px 10px;
+align-items:center;padding:6px 12px;cursor:pointer;list-style:none;
+}
+.card>summary::after{content:"›";color:var(--soft);grid-area:1/4}
+.card[open]>summary::after{rotate:90deg}
 summary::-webkit-details-marker{display:none}
 summary:hover{background:color-mix(in srgb,var(--accent) 5%,#0000)}
-.text,.sub,.right{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.text,.right{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .text{font-weight:500}
-.mono{font-weight:400}
+#requests .text{white-space:normal}
 .sub,.right{font-size:12.5px;color:var(--soft)}
-.sub{grid-area:2/2/3/4}
-.right{max-width:240px}
-.tag,.pill{font-size:12px;padding:1px 8px;border-radius:99px;color:var(--c);text-align:center;white-space:nowrap;background:color-mix(in srgb,var(--c) 13%,#0000)}
-#jobs .tag{min-width:90px}
-#requests .tag{min-width:58px}
-.tag.in_progress{animation:breathe 1.6s ease-in-out infinite alternate}
-@keyframes breathe{to{opacity:.6}
+.sub{grid-area:2/2/3/4;display:flex;flex-wrap:wrap;gap:3px 6px;align-items:center}
+.sub:empty{display:none}
+.about{
+flex:1 1 180px;overflow:hidden;overflow-wrap:anywhere;
+display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:3;
 }
+.about.failed{color:var(--c)}
+.tag,.pill{
+font-size:12px;padding:1px 8px;border:0;border-radius:99px;color:var(--c);
+text-align:center;white-space:nowrap;background:color-mix(in srgb,var(--c) 12%,var(--card));
+}
+button.pill{border:1px solid color-mix(in srgb,var(--c) 45%,#0000)}
+button.pill[aria-pressed=true]{background:var(--c);color:var(--card)}
+#jobs .tag{min-width:100px}
+#requests .tag{min-width:58px}
+#faults .pill{white-space:normal;border-radius:8px}
+.tag.in_progress::before{
+content:"";display:inline-block;width:6px;height:6px;margin:0 5px 1px 0;border-radius:6px;
+background:var(--c);animation:breathe .8s ease-in-out infinite alternate;
+}
+@keyframes breathe{to{opacity:.2}}
 .more{padding:10px 12px 12px;display:grid;gap:10px;grid-template-columns:minmax(0,1fr)}
 [open]>.more{border-top:1px solid var(--line)}
 .more:empty{display:none}
 dl{display:grid;grid-template-columns:auto minmax(0,1fr);gap:2px 14px;margin:0}
 dt{color:var(--soft)}
 dd{margin:0}
-pre{margin:0;padding:8px 10px;background:var(--bg);border-radius:6px;overflow:auto;max-height:320px;white-space:pre-wrap}
+pre{margin:0;padding:8px 10px;background:var(--bg);border-radius:6px;white-space:pre-wrap}
 .copy{display:flex;gap:6px;align-items:start}
 .copy pre{flex:1}
+.links{display:grid;gap:3px}
+.links a{display:flex;gap:8px;align-items:baseline;font:var(--mono)}
 .clips{display:grid;grid-template-columns:repeat(auto-fit,minmax(230px,1fr));gap:8px}
 video{width:100%;aspect-ratio:16/9;max-height:340px;background:#000;border-radius:6px}
+#findings{background:var(--card);border:1px solid var(--line);border-radius:8px}
+#findings summary{padding:5px 12px;cursor:pointer}
+#findings summary span{margin-right:6px}
+#finding-list{max-height:20vh;overflow:auto;border-top:1px solid var(--line)}
+.finding{
+display:grid;grid-template-columns:62px 150px minmax(0,1fr) auto;gap:2px 10px;align-items:baseline;
+padding:4px 12px;color:inherit;text-decoration:none;
+}
+.finding:hover{background:color-mix(in srgb,var(--accent) 5%,#0000)}
+.finding u{color:var(--accent)}
 table{border-collapse:collapse;width:100%}
-footer{padding-bottom:30px}
-footer summary{display:block;padding:7px 0}
-footer summary::after{margin-left:6px;display:inline-block}
-footer h2{display:inline}
-td{padding:4px 12px 4px 0;vertical-align:top;border-top:1px solid var(--line);overflow-wrap:anywhere}
+footer{padding-bottom:10px}
+footer summary{padding:4px 0;cursor:pointer}
+td{
+padding:4px 12px 4px 0;vertical-align:top;border-top:1px solid var(--line);
+overflow-wrap:anywhere;
+}
+@media(min-width:821px) and (min-height:560px){
+body{display:flex;flex-direction:column;height:100vh;overflow:hidden}
+main{flex:1;min-height:0}
+#lists{flex:1;min-height:0;grid-template-rows:minmax(0,1fr)}
+section{display:flex;flex-direction:column}
+section>.row{padding-right:10px}
+.list{flex:1;min-height:0;overflow:auto;scrollbar-width:thin;scrollbar-gutter:stable}
+footer{max-height:40vh;overflow:auto}
+}
+@media(max-width:1100px){.sub{grid-area:2/1/3/4}}
 @media(max-width:820px){
-main{grid-template-columns:minmax(0,1fr)}
-main,footer,#faults:not(:empty){padding:12px 12px 0}
-header{padding:10px 12px;position:static}
+#lists{grid-template-columns:minmax(0,1fr)}
+main,footer{padding:8px 12px 0}
+header{padding:8px 12px;gap:8px}
+#steps{display:contents}
 .push{margin-left:0}
-button{padding:5px 10px}
-.right{max-width:110px}
+button,input{padding:5px 9px}
+.pill{padding:2px 9px}
+#filter{max-width:none}
 #clock{width:100%}
+h1{flex:1}
+h1,#reset{order:-1}
+#reset{min-width:0;width:100px;padding:5px 0}
+#tabs{display:flex;position:sticky;top:0;z-index:2;background:var(--bg);padding:4px 0}
+#tabs button{flex:1}
+#tabs [aria-pressed=true]{background:var(--accent);color:var(--card);border-color:#0000}
+.on-job #request-section,.on-request #job-section{display:none}
+section h2{display:none}
+.card{scroll-margin-top:52px}
 #jobs .tag{min-width:0}
-.sub{grid-area:2/1/3/4}
+.finding{grid-template-columns:auto minmax(0,1fr) auto}
+.finding .words{grid-area:2/1/3/4}
 td{display:inline-block;border:0;padding:0 8px 0 0}
 td:last-child{display:block;padding-bottom:8px}
 }
-@media(prefers-reduced-motion){
-.tag.in_progress{animation:none}
-}
-</style></head><body>
-<header><h1>openrouter_video_mock <small>{{version}}</small></h1><span class="row"><code id="base"></code></span>
+@media(prefers-reduced-motion){.tag.in_progress::before{animation:none}}
+</style></head><body class="on-job">
+<header><h1>openrouter_video_mock <small>{{version}}</small></h1>
+<span class="row"><code id="base"></code></span>
+<input type="search" id="filter" aria-label="filter both lists" placeholder="filter">
 <span class="row push" id="steps"><code id="clock">…</code></span>
-<span id="trouble" role="status"></span></header><div id="faults" class="row"></div>
-<main><section><div class="row"><h2>Jobs <span class="soft" id="job-count"></span></h2>
-<span class="row" id="job-pills"></span></div><div id="jobs"></div></section>
-<section><div class="row"><h2>Requests <span class="soft" id="request-count"></span></h2>
-<span class="row" id="request-pills"></span></div><div id="requests"></div></section></main>
-<footer><details><summary><h2>Routes</h2></summary><table>{{routes}}</table></details></footer>
+<button id="reset">reset</button><span id="trouble" role="status"></span></header>
+<main><div id="faults" class="row"></div>
+<details id="findings" hidden><summary><h2>Findings</h2> <span id="levels"></span></summary>
+<div id="finding-list"></div></details>
+<div id="tabs" class="row"></div>
+<div id="lists">
+<section id="job-section" aria-labelledby="job-title">
+<div class="row"><h2 id="job-title">Jobs</h2><span class="soft" id="job-count"></span>
+<span class="row" id="job-looks"></span><span class="row push" id="job-pages"></span></div>
+<div id="jobs" class="list"></div></section>
+<section id="request-section" aria-labelledby="request-title">
+<div class="row"><h2 id="request-title">Requests</h2><span class="soft" id="request-count"></span>
+<span class="row" id="request-looks"></span><span class="row push" id="request-pages"></span></div>
+<div id="requests" class="list"></div></section>
+</div></main>
+<footer><details><summary><h2>Routes</h2> <span class="soft">{{catalogue}}</span></summary>
+<table>{{routes}}</table></details></footer>
 <script nonce="{{nonce}}">
 "use strict";
-const SHOWN = 100, WAITING = {{waiting}}, ENDINGS = {{endings}};
-const base = location.origin + "/api/v1", $ = id => document.getElementById(id);
-// Everything that a request brought reaches the page as text, never as markup.
+const WAITING = {{waiting}}, ENDINGS = {{endings}};
+const PAGE = 100;  // cards in a list
+const DEPTH = 1000;  // how many of the newest a filter looks through
+const TOP = 30;  // findings above the lists
+const LEVELS = ["error", "warning", "note"];
+const ANSWERS = {s2: "2xx", s3: "3xx", s4: "4xx", s5: "5xx", s0: "closed"};
+const OFFLINE = "the mock does not answer";
+const base = location.origin + "/api/v1";
+const $ = id => document.getElementById(id);
+const lookOfRequest = entry => "s" + Math.floor((entry.status ?? 0) / 100);
+// What a list shows: cards of one look, or of all if it is "", after `offset` newer ones.
+const views = {
+  job: {look: "", offset: 0, total: 0, looks: [...WAITING, ...ENDINGS],
+    lookOf: job => job.status, idOf: job => job.id, cardOf: jobCard},
+  request: {look: "", offset: 0, total: 0, looks: Object.keys(ANSWERS),
+    lookOf: lookOfRequest, idOf: entry => String(entry.seq), cardOf: requestCard},
+};
+let linked = null;  // the card that the address names, and whether it is still to be opened
+let mock = null;  // all that the mock answered last
+
+// ---- Nodes.  Everything that a request brought reaches the page as text, never as markup.
+
 function el(tag, className = "", ...children) {
   const node = Object.assign(document.createElement(tag), {className});
   node.append(...children);
   return node;
 }
 const button = (text, press) => Object.assign(el("button", "", text), {onclick: press});
-// Children as [key, make, update].  What is there stays: an open card stays open, a clip plays on, the focus holds.
+const link = (kind, id, ...children) =>
+  Object.assign(el("a", "", ...children), {href: `#${kind}=${id}`});
+// Children as [key, make, update].  What is there stays: an open card stays open, a clip
+// plays on, the focus holds.
 function sync(parent, parts) {
   const old = new Map(Array.from(parent.children, node => [node.key, node]));
-  const nodes = parts.map(([key, make]) => old.get(key) ?? Object.assign(make(), {key})), kept = new Set(nodes);
-  for (const node of old.values()) if (!kept.has(node)) node.remove();
+  const nodes = parts.map(([key, make]) => old.get(key) ?? Object.assign(make(), {key}));
+  const kept = new Set(nodes);
+  for (const node of old.values())
+    if (!kept.has(node)) node.remove();
   nodes.forEach((node, i) => {
-    if (parent.children[i] !== node) parent.insertBefore(node, parent.children[i] ?? null);
-    parts[i][2]?.(node);
+    const there = parent.children[i] ?? null;
+    if (there !== node) parent.insertBefore(node, there);
+    const update = parts[i][2];
+    update?.(node);
   });
 }
-const write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
-const part = (name, tag, look, text) => [[tag, name, look].join(), () => el(tag, look), node => write(node, text)];
-const labelled = (name, text, look = "") => [part(name, "h3", look, name), part(name, "pre", "", text)];
-const facts = pairs => ["facts", () => el("dl"), node => sync(node, Object.entries(pairs).flatMap(([name, value]) =>
-  value ? [part(name, "dt", "", name), part(name, "dd", "", value)] : []))];
-const card = (key, look, head, body) => [key, () => {
-  const node = el("details", "", el("summary"), el("div", "more"));
-  node.addEventListener("toggle", () => node.draw());
-  return node;
-}, node => {
-  const [summary, more] = node.children;
-  node.className = "card " + look;
-  node.draw = () => {
-    const focused = more.contains(document.activeElement);
-    sync(more, node.open ? body() : []);
-    if (focused && !more.contains(document.activeElement)) summary.focus();
+const write = (node, text) => {
+  if (node.textContent !== text) node.textContent = text;
+};
+const part = (name, tag, look, text) =>
+  [[tag, name, look].join(), () => el(tag, look), node => write(node, text)];
+const group = (name, tag, look, parts) =>
+  [[tag, name, look].join(), () => el(tag, look), node => sync(node, parts)];
+const pills = pairs =>
+  pairs.map(([look, text], i) => part("pill" + i, "span", "pill " + look, text));
+const labelled = (name, text, look = "") =>
+  [part(name, "h3", look, name), part(name, "pre", "", text)];
+// Pairs of a name and a text or a link; what is empty is left out.
+const facts = pairs => group("facts", "dl", "", Object.entries(pairs).flatMap(([name, value]) => {
+  if (!value) return [];
+  const term = part(name, "dt", "", name);
+  if (value.href) return [term, [value.href, () => el("dd", "", value)]];
+  return [term, part(name, "dd", "", value)];
+}));
+function card(kind, id, look, head, body) {
+  const make = () => {
+    const node = el("details", "", el("summary"), el("div", "more"));
+    node.addEventListener("toggle", () => {
+      node.draw();
+      remember(kind, id, node.open);
+    });
+    return node;
   };
-  sync(summary, head);
-  node.draw();
-}];
-async function call(method, path, body) {
-  const reply = await fetch("/__mock/" + path, {method, body: body && JSON.stringify(body)});
-  const answer = await reply.json();
-  if (!reply.ok) throw new Error(answer.error.message);
-  return answer;
+  const update = node => {
+    const [summary, more] = node.children;
+    node.className = "card " + look;
+    node.draw = () => {
+      const focused = more.contains(document.activeElement);
+      sync(more, node.open ? body() : []);
+      if (focused && !more.contains(document.activeElement)) summary.focus();
+    };
+    sync(summary, head);
+    node.draw();
+  };
+  return [id, make, update];
 }
-async function act(method, path, body) {
-  await call(method, path, body).then(() => write($("trouble"), ""), error => write($("trouble"), error.message));
-  refresh();
-}
+const head = (look, tag, title, time, marks, about) => [
+  part("tag", "span", "tag " + look, tag),
+  part("title", "span", "text", title),
+  part("time", "span", "right", time),
+  group("sub", "span", "sub", [...pills(marks), ...about]),
+];
 const copier = source => button("copy", async ({target}) => {
-  getSelection().selectAllChildren(source);  // for Ctrl+C, where the browser gives this origin no clipboard
+  // Selected for Ctrl+C, where the browser gives this origin no clipboard.
+  getSelection().selectAllChildren(source);
   const copying = navigator.clipboard?.writeText(source.textContent) ?? Promise.reject();
   target.textContent = await copying.then(() => "copied", () => "selected");
   setTimeout(() => target.textContent = "copy", 1200);
@@ -5383,86 +5518,440 @@ function curl(path, more = "") {
   const pre = el("pre", "", `curl -s '${base}${path}' -H 'Authorization: Bearer test'${more}`);
   return [pre.textContent, () => el("div", "copy", pre, copier(pre))];
 }
+
+// ---- Calls of the control API
+
+async function call(method, path, body) {
+  const reply = await fetch("/__mock/" + path, {method, body: body && JSON.stringify(body)});
+  const answer = await reply.json();
+  if (!reply.ok) throw new Error(answer.error.message);
+  return answer;
+}
+async function act(method, path, body) {
+  const said = await call(method, path, body).then(() => "", error => error.message);
+  write($("trouble"), said);
+  refresh();
+}
+
+// ---- Words
+
 const pretty = value => typeof value === "string" ? value : JSON.stringify(value, null, 2);
-const utc = time => new Date(time * 1000).toISOString().replace("T", " ").slice(0, 19);
-const span = s => s < 1 ? `${Math.round(s * 1000) || "<1"} ms` : s < 120 ? `${Math.round(s)} s`
-  : s < 7200 ? `${Math.round(s / 60)} min` : `${Math.round(s / 3600)} h`;
-function jobCard(job, now) {
-  const ended = ENDINGS.includes(job.status), clips = job.status === "completed" ? job.plan.count : 0;
-  const sub = [job.model, "…" + job.id.slice(-5), job.polls + (job.polls === 1 ? " poll" : " polls"),
-    job.status === "completed" && "$" + job.cost, ...job.webhooks.map(hook => "webhook " + hook.state), job.error];
-  const video = i => Object.assign(el("video"), {controls: true, src: `/__mock/jobs/${job.id}/clip?index=${i}`});
+const iso = time => new Date(time * 1000).toISOString();
+function local(time) {
+  const zone = new Date(time * 1000).getTimezoneOffset() * 60;
+  return iso(time - zone).replace("T", " ").slice(0, 19);
+}
+const both = time => `${local(time)} (${iso(time)})`;
+function clock(time) {
+  const [day, hours] = local(time).split(" ");
+  return local(mock.now).startsWith(day) ? hours : `${day.slice(5)} ${hours}`;
+}
+function span(s) {
+  if (s < 1) return `${Math.round(s * 1000) || "<1"} ms`;
+  if (s < 120) return `${Math.round(s)} s`;
+  return s < 7200 ? `${Math.round(s / 60)} min` : `${Math.round(s / 3600)} h`;
+}
+const joined = (words, by) => words.filter(Boolean).join(by);
+const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
+const short = id => "…" + id.slice(-5);
+const FORM = {style: "currency", currency: "USD", maximumFractionDigits: 4};
+const money = cost => cost.toLocaleString("en", FORM);
+const sum = numbers => numbers.reduce((a, b) => a + b, 0);
+function costOf(job) {
+  if (job.cost === null) return "no cost given";
+  return money(job.cost) + (job.ended_at ? "" : " once completed");
+}
+function endOf({plan}) {
+  if (WAITING.includes(plan.status)) return "never ends";
+  const spans = sum(Object.values(plan.polls ?? plan.seconds));
+  const when = plan.polls ? `ends at poll ${spans + 1}` : `ends after ${span(spans)}`;
+  return plan.status === "completed" ? when : `${when} as ${plan.status}`;
+}
+const line = (method, path) =>
+  `${method} ${path.replace(/gen-vid-\d+-\w{15}(?=\w{5})/, "…")}`;
+
+// ---- Cards
+
+const marksOf = found => [...new Map(found.map(f => [f.rule, [f.level, f.rule]])).values()];
+const flaws = found => found.map((f, i) =>
+  part("flaw" + i, "div", "reason " + f.level, `${f.level}: ${f.rule}. ${f.text}`));
+function jobCard(job) {
+  const found = mock.findings.filter(finding => finding.job_id === job.id);
+  const lost = job.webhooks.some(hook => !["pending", "delivered"].includes(hook.state));
+  const ran = span((job.ended_at ?? mock.now) - job.created_at);
+  const about = [costOf(job), count(job.polls, "poll"), !job.ended_at && endOf(job),
+    (job.ended_at ? "took " : "for ") + ran, isGone(job) && "outputs gone",
+    short(job.id), job.model, job.error];
+  const marks = job.webhooks.map(hook => [hook.state, "webhook " + hook.state]);
+  return card("job", job.id, job.status + (lost ? " alarm" : ""), head(job.status, job.status,
+    (job.request.prompt || "(no prompt)").slice(0, 300), clock(job.created_at),
+    [...marks, ...marksOf(found)],
+    [part("about", "span", "about", joined(about, " · "))]),
+  () => jobBody(job, found));
+}
+const isGone = job => job.status === "completed" && mock.now >= job.expires_at;
+function jobBody(job, found) {
+  const clips = job.status === "completed" && !isGone(job) ? job.plan.count : 0;
+  const gone = `The outputs are gone since ${local(job.expires_at)}: the API answers 410.`;
   const end = status => button(status, () => act("PATCH", "jobs/" + job.id, {status}));
-  return card(job.id, job.status, [part("status", "span", "tag " + job.status, job.status),
-    part("prompt", "span", "text", (job.request.prompt || "(no prompt)").slice(0, 300)),
-    part("age", "span", "right", (ended ? "took " : "for ") + span((job.ended_at ?? now) - job.created_at)),
-    part("more", "span", "sub", sub.filter(Boolean).join(" · "))], () => [
-    ...clips ? [["clips", () => el("div", "clips", ...Array.from({length: clips}, (_, i) => video(i)))]] : [],
-    ...ended ? [] : [["end", () => el("div", "row", el("span", "soft", "end it as"), ...ENDINGS.map(end))]],
-    ...job.error ? [part("error", "div", "error failed", job.error)] : [],
-    facts({id: job.id, fixture: job.fixture, scope: job.scope, created: utc(job.created_at),
-      ended: ended && utc(job.ended_at), clips: job.status === "completed" && !clips && "none"}),
+  const endings = () => el("div", "row", el("span", "soft", "end it as"), ...ENDINGS.map(end));
+  return [
+    ...flaws(found),
+    ...job.error ? [part("error", "div", "reason failed", job.error)] : [],
+    ...clips ? [["clips", () => clipsOf(job)]] : [],
+    ...isGone(job) ? [part("gone", "div", "soft", gone)] : [],
+    ...job.ended_at ? [] : [["end", endings]],
+    facts({id: link("job", job.id, job.id), model: job.model, fixture: job.fixture,
+      scope: job.scope, created: both(job.created_at), ended: job.ended_at && both(job.ended_at),
+      plan: !job.ended_at && endOf(job), faults: job.plan.faults.join(", "), cost: costOf(job),
+      clips: job.status === "completed" && !job.plan.count && "none",
+      "kept until": clips && both(job.expires_at)}),
+    ...requestsOf(job),
+    ...job.webhooks.flatMap(webhook),
     ...labelled("request", pretty(job.request)),
-    ...job.webhooks.flatMap((hook, i) => labelled(`webhook ${i + 1}: ${hook.state}`, [
-      `${hook.event} → ${hook.url}`, ...hook.attempts.map(a => `attempt: ${a.status ?? ""} ${a.error ?? ""}`),
-      hook.reason].filter(Boolean).join("\n"), hook.state)),
-    curl("/videos/" + job.id), ...clips ? [curl(`/videos/${job.id}/content?index=0`, " -o clip.mp4")] : []]);
+    curl("/videos/" + job.id),
+    ...clips ? [curl(`/videos/${job.id}/content?index=0`, " -o clip.mp4")] : [],
+  ];
 }
-const statusClass = entry => "s" + Math.floor((entry.status ?? 0) / 100);
+function clipsOf(job) {
+  const video = (_, i) => Object.assign(el("video"), {
+    controls: true, ariaLabel: "clip " + i, src: `/__mock/jobs/${job.id}/clip?index=${i}`});
+  return el("div", "clips", ...Array.from({length: job.plan.count}, video));
+}
+function requestsOf(job) {
+  const entries = mock.requestsOf.get(job.id) ?? [];
+  const row = entry => [entry.seq, () => link("request", entry.seq), node => sync(node, [
+    part("status", "span", "pill " + lookOfRequest(entry), String(entry.status ?? "closed")),
+    part("line", "span", "", `${clock(entry.time)} ${line(entry.method, entry.path)}`),
+  ])];
+  const title = entries.length < PAGE ? "requests" : `its ${PAGE} newest requests`;
+  return [part("requests", "h3", "", title), group("requests", "div", "links", entries.map(row))];
+}
+function webhook(hook, i) {
+  const name = `webhook ${i + 1}`;
+  const attempts = hook.attempts.map(({at, status, error, fault}, n) =>
+    joined([`attempt ${n + 1}, ${clock(at)}:`, fault && "⚡ " + fault, status, error], " "));
+  const headers = Object.entries(hook.headers).map(([key, value]) => `${key}: ${value}`);
+  const story = [`${hook.event} → ${hook.url}`, ...attempts, hook.reason];
+  return [
+    ...labelled(`${name}: ${hook.state}`, joined(story, "\n"), hook.state),
+    ...headers.length ? labelled(name + " headers", headers.join("\n")) : [],
+    ...labelled(name + " payload", pretty(JSON.parse(hook.body))),
+  ];
+}
 function requestCard(entry) {
-  const path = entry.path.replace("/api/v1", "").replace(/gen-vid-\d+-\w{15}(?=\w{5})/, "…");
-  const note = entry.fault ? "⚡ " + entry.fault : entry.closest ? "no match" : entry.fixture ?? span(entry.ms / 1000);
-  return card(`${entry.seq} ${entry.time}`, statusClass(entry), [
-    part("status", "span", "tag " + statusClass(entry), String(entry.status ?? "closed")),
-    part("path", "span", "text mono", path ? `${entry.method} ${path}` : entry.refused),
-    part("note", "span", "right", note)], () => [
-    ...(entry.closest ?? []).flatMap((miss, i) => labelled(`near miss ${i + 1}: ${miss.fixture}`, [
-      ...miss.differences.map(d => `✗ ${d.criterion}: wanted ${pretty(d.wanted)}, got ${pretty(d.got)}`),
-      ...miss.held.map(criterion => "✓ " + criterion)].join("\n"), "failed")),
-    facts({path: entry.path, refused: entry.refused, time: utc(entry.time), took: entry.ms.toFixed(1) + " ms",
-      job: entry.job_id, fixture: entry.fixture, fault: entry.fault, scope: entry.scope}),
+  const found = mock.findings.filter(finding => finding.requests.includes(entry.seq));
+  const look = lookOfRequest(entry);
+  const made = entry.job_id && !entry.path.includes(entry.job_id);
+  const title = entry.path ? line(entry.method, entry.path) : "no readable request";
+  const about = joined([entry.error ?? entry.refused, entry.hint], " · ");
+  const marks = [
+    ...entry.fault ? [["failed", "⚡ " + entry.fault]] : [],
+    ...entry.closest ? [["failed", "no match"]] : [],
+    ..."upstream" in entry ? [["in_progress", "recorded"]] : [],
+    ...marksOf(found),
+  ];
+  return card("request", String(entry.seq), look, head(look, String(entry.status ?? "closed"),
+    title + (made ? " → " + short(entry.job_id) : ""), clock(entry.time), marks,
+    about ? [part("about", "span", "about failed", about)] : []),
+  () => requestBody(entry, found));
+}
+function requestBody(entry, found) {
+  const headers = Object.entries(entry.headers).map(([name, value]) => `${name}: ${value}`);
+  const reason = entry.error ?? entry.refused;
+  return [
+    ...flaws(found),
+    ...reason ? [part("error", "div", "reason failed", reason)] : [],
+    ...entry.hint ? [part("hint", "div", "", entry.hint)] : [],
+    ...(entry.closest ?? []).flatMap(nearMiss),
+    facts({job: entry.job_id && link("job", entry.job_id, entry.job_id),
+      request: link("request", entry.seq, "#" + entry.seq), path: entry.path,
+      time: both(entry.time), took: entry.ms.toFixed(1) + " ms", fixture: entry.fixture,
+      fault: entry.fault, scope: entry.scope, upstream: entry.upstream && pretty(entry.upstream)}),
     ...entry.body === null ? [] : labelled("body", pretty(entry.body)),
-    ...labelled("headers", Object.entries(entry.headers).map(([name, value]) => `${name}: ${value}`).join("\n"))]);
+    ...labelled("headers", headers.join("\n")),
+  ];
 }
-const hint = (...parts) => [["hint", () => el("div", "card more"), node => sync(node, parts)]];
-const NO_JOBS = hint(part("start", "div", "text", "No jobs yet. Submit one, then poll it twice:"),
+function nearMiss(miss, i) {
+  const differences = miss.differences.map(({criterion, wanted, got}) =>
+    `✗ ${criterion}: wanted ${pretty(wanted)}, got ${pretty(got)}`);
+  const held = miss.held.map(criterion => "✓ " + criterion);
+  return labelled(`near miss ${i + 1}: ${miss.fixture}`, [...differences, ...held].join("\n"),
+    "failed");
+}
+
+// ---- Lists: what the filter and the pressed count let through, a page of it
+
+const wordsOf = () => $("filter").value.trim().toLowerCase();
+const isFiltered = kind => Boolean(views[kind].look || wordsOf());
+function pathOf(kind) {
+  const {offset} = views[kind];
+  if (isFiltered(kind)) return `${kind}s?limit=${DEPTH}`;
+  return `${kind}s?limit=${offset ? 2 * PAGE : PAGE}&offset=${offset}`;
+}
+// The items to show, newest first, and how many there are of their kind.
+function pageOf(kind, items, total) {
+  const view = views[kind], words = wordsOf();
+  if (isFiltered(kind)) {
+    const found = items.filter(item => JSON.stringify(item).toLowerCase().includes(words));
+    const chosen = found.filter(item => !view.look || view.lookOf(item) === view.look);
+    const shown = chosen.slice(view.offset, view.offset + PAGE);
+    return {found, shown, size: chosen.length};
+  }
+  // An older page stays at its items while newer ones come.
+  const came = view.offset ? total - view.total : 0;
+  view.offset = Math.max(0, view.offset + came);
+  view.total = total;
+  const shown = items.slice(Math.max(0, came)).slice(0, PAGE);
+  return {found: shown, shown, size: total};
+}
+function showList(kind, items, total, empty) {
+  const view = views[kind];
+  const {found, shown, size} = pageOf(kind, items, total);
+  const most = items.length < total ? `the ${items.length} newest` : total;
+  const amount = isFiltered(kind) ? `${size} of ${most}` : String(total || "");
+  write($(kind + "-count"), kind === "job" && shown.length ? `${amount} · ${bill(shown)}` : amount);
+  const counts = Object.groupBy(found, view.lookOf);
+  const isAll = found.length === total || isFiltered(kind);
+  const looks = view.looks.filter(look => counts[look] || look === view.look || !isAll);
+  sync($(kind + "-looks"), looks.map(look => lookButton(kind, look, counts[look]?.length ?? 0)));
+  showPages(kind, shown.length, size);
+  if (linked?.kind === kind && !shown.some(item => view.idOf(item) === linked.id))
+    shown.unshift(...[...items, ...mock.linked].filter(item => view.idOf(item) === linked.id));
+  const none = isFiltered(kind) ? "Nothing here matches." : "No older ones are kept.";
+  const hint = isFiltered(kind) || view.offset ? says(part("none", "div", "soft", none)) : empty;
+  sync($(kind + "s"), shown.length ? shown.map(view.cardOf) : hint);
+}
+function bill(jobs) {
+  const costs = wanted => sum(jobs.filter(wanted).map(job => job.cost ?? 0));
+  const open = costs(job => !job.ended_at);
+  return money(costs(job => job.ended_at)) + (open ? `, up to ${money(open)} more` : "");
+}
+const lookButton = (kind, look, n) => [look, () => {
+  const node = button("", () => turn(kind, {look: views[kind].look === look ? "" : look}));
+  node.className = "pill " + look;
+  return node;
+}, node => {
+  write(node, `${n || ""} ${ANSWERS[look] ?? look}`.trim());
+  node.ariaPressed = views[kind].look === look;
+}];
+function showPages(kind, length, size) {
+  const {offset} = views[kind];
+  const step = (text, by, able) => [text, () => button(text,
+    () => turn(kind, {offset: Math.max(0, views[kind].offset + by)})),
+  node => node.disabled = !able];
+  sync($(kind + "-pages"), size <= PAGE && !offset ? [] : [
+    step("newer", -PAGE, offset > 0),
+    part("range", "span", "soft", `${offset + 1}–${offset + length}`),
+    step("older", PAGE, offset + length < size),
+  ]);
+}
+function turn(kind, change) {
+  Object.assign(views[kind], {offset: 0}, change);
+  forget();
+  $(kind + "s").scrollTop = 0;
+  refresh();
+}
+const says = (...parts) => [group("says", "div", "card more", parts)];
+const NO_JOBS = says(part("start", "div", "text", "No jobs yet. Submit one, then poll it twice:"),
   curl("/videos", ` -d '{"model": "google/veo-3.1", "prompt": "a cat on a skateboard"}'`),
-  part("words", "div", "soft", "mock:failed, mock:stuck, mock:slow, mock:two-videos in a prompt change its course."));
-const NO_REQUESTS = hint(part("none", "div", "soft", "Every call of the API appears here."));
-const CLEAR = ["clear", () => button("clear faults", () => act("DELETE", "faults"))];
-const LABELS = {s2: "2xx", s4: "4xx", s5: "5xx", s0: "closed"}, OFFLINE = "the mock does not answer";
-function list(id, all, items, lookOf, cards) {
-  write($(id + "-count"), all > items.length ? `${items.length} newest of ${all}` : String(all || ""));
-  const looks = items.map(lookOf), count = look => looks.filter(other => other === look).length;
-  sync($(id + "-pills"), [...WAITING, ...ENDINGS, ...Object.keys(LABELS)].filter(count).map(look =>
-    part("count", "span", "pill " + look, `${count(look)} ${LABELS[look] ?? look}`)));
-  sync($(id + "s"), cards);
+  part("words", "div", "soft", "A prompt with mock:failed, mock:stuck, mock:slow or "
+    + "mock:two-videos in it takes another course."));
+const NO_REQUESTS = says(part("none", "div", "soft", "Every call of the API appears here."));
+
+// ---- Links: #job=ID and #request=SEQ open a card, and an open card is in the address
+
+function follow() {
+  const [, kind, id] = location.hash.match(/^#(job|request)=([\w-]+)$/) ?? [];
+  linked = kind ? {kind, id, fresh: true} : null;
+  if (kind) choose(kind);
+  write($("trouble"), "");
+  refresh();
 }
-let drawing = false;
-async function refresh() {
-  if (drawing) return;
-  drawing = true;
-  const paths = ["time", `jobs?limit=${SHOWN}`, `requests?limit=${SHOWN}`, "faults", "health"];
+function remember(kind, id, open) {
+  const same = linked?.kind === kind && linked.id === id;
+  if (!open && same) forget();
+  if (!open) return;
+  if (!same) {
+    linked = {kind, id};
+    history.replaceState(null, "", `#${kind}=${id}`);
+  }
+  refresh();
+}
+function forget() {
+  linked = null;
+  history.replaceState(null, "", location.pathname);
+}
+// The linked card in a list, if it is not among those that were asked for.
+async function findLinked({job, request}, health) {
+  if (!linked) return [];
+  const {kind, id} = linked, {idOf} = views[kind];
+  if ((kind === "job" ? job : request).some(item => idOf(item) === id)) return [];
+  const around = `requests?limit=${PAGE}&offset=${Math.max(0, health.requests - id)}`;
+  const looking = kind === "job" ? call("GET", "jobs/" + id).then(found => [found])
+    : call("GET", around).then(({requests}) => requests.filter(entry => idOf(entry) === id));
+  const found = await looking.catch(() => []);
+  if (linked?.id !== id) return [];
+  if (found.length) linked.id = idOf(found[0]);  // of #job=latest
+  else {
+    forget();
+    write($("trouble"), `${kind} ${id} is not kept`);
+  }
+  return found;
+}
+function openLinked() {
+  if (!linked?.fresh) return;
+  const node = Array.from($(linked.kind + "s").children).find(({key}) => key === linked.id);
+  if (!node) return;
+  linked.fresh = false;
+  node.open = true;
+  node.draw();
+  node.scrollIntoView({block: "start"});
+  node.firstChild.focus({preventScroll: true});
+}
+// On a phone one list is shown at a time.
+function choose(kind) {
+  document.body.className = document.body.className.replace(/on-\w+/, "on-" + kind);
+  if (mock) showTabs();
+}
+function showTabs() {
+  const tab = (kind, text) => [kind, () => button("", () => choose(kind)), node => {
+    write(node, text);
+    node.ariaPressed = document.body.classList.contains("on-" + kind);
+  }];
+  const {jobs, requests} = mock.health;
+  sync($("tabs"), [tab("job", "Jobs " + jobs), tab("request", "Requests " + requests)]);
+}
+
+// ---- What is above the lists
+
+function showFindings(findings) {
+  $("findings").hidden = !findings.length;
+  const counts = Object.groupBy(findings, finding => finding.level);
+  const levels = LEVELS.filter(level => counts[level]);
+  sync($("levels"), pills(levels.map(level => [level, count(counts[level].length, level)])));
+  const more = part("more", "div", "finding", `and ${findings.length - TOP} more`);
+  const rows = findings.slice(0, TOP).map(findingRow);
+  sync($("finding-list"), findings.length > TOP ? [...rows, more] : rows);
+}
+const findingRow = ({level, rule, text, job_id: job, requests: [seq]}, i) => [
+  i, () => el("a", "finding"), node => {
+    if (seq) node.href = "#request=" + seq;
+    else if (job) node.href = "#job=" + job;
+    else node.removeAttribute("href");
+    const where = seq ? "#" + seq : job && short(job);
+    sync(node, [...pills([[level, level]]), part("rule", "code", "", rule),
+      part("text", "span", "words", text), ...where ? [part("where", "u", "", where)] : []]);
+  },
+];
+function showFaults(faults) {
+  const clear = ["clear", () => button("clear faults", () => act("DELETE", "faults"))];
+  const words = ({on, struck, ...rest}) => `⚡ ${on} ${JSON.stringify(rest)} · struck ${struck}×`;
+  const pieces = faults.map((fault, i) => part(i, "code", "pill failed", words(fault)));
+  sync($("faults"), faults.length ? [...pieces, clear] : []);
+}
+function showClock(now) {
+  const ahead = now - Date.now() / 1000, zone = String(new Date(now * 1000)).slice(28, 33);
+  write($("clock"), `${local(now)} ${zone}${ahead > 1 ? `, ${span(ahead)} ahead` : ""}`);
+}
+
+// ---- All of it, once a second
+
+// What one reads stays where it is on the screen while cards come above it.
+function keepPlace(change) {
+  const places = ["jobs", "requests"].map(placeOf);
+  change();
+  for (const {node, list, top} of places) {
+    if (!node?.isConnected) continue;
+    const moved = () => node.getBoundingClientRect().top - top;
+    list.scrollTop += moved();
+    scrollBy(0, moved());
+  }
+}
+function placeOf(id) {
+  const list = $(id), above = Math.max(0, list.getBoundingClientRect().top);
+  const inView = Array.from(list.children).filter(node => {
+    const {top, bottom, height} = node.getBoundingClientRect();
+    return height && bottom > above && top < innerHeight;
+  });
+  const scrolled = list.scrollTop + scrollY > 0;
+  const node = inView.find(({open}) => open) ?? (scrolled ? inView[0] : undefined);
+  return {node, list, top: node?.getBoundingClientRect().top};
+}
+function draw() {
+  const {now, health, faults, findings, job, request} = mock;
+  showClock(now);
+  showFaults(faults);
+  showFindings(findings);
+  showTabs();
+  showList("job", job, health.jobs, NO_JOBS);
+  showList("request", request, health.requests, NO_REQUESTS);
+}
+async function load() {
+  const open = Array.from($("jobs").querySelectorAll(".card[open]"), node => node.key);
+  const paths = ["time", "health", "faults", "findings", pathOf("job"), pathOf("request"),
+    ...open.map(id => `requests?limit=${PAGE}&job_id=${id}`)];
   const answers = await Promise.all(paths.map(path => call("GET", path))).catch(() => null);
-  drawing = false;
-  if (document.body.classList.toggle("offline", !answers)) return write($("trouble"), OFFLINE);
+  document.body.classList.toggle("offline", !answers);
+  if (!answers) return write($("trouble"), OFFLINE);
   if ($("trouble").textContent === OFFLINE) write($("trouble"), "");
-  const [{now}, {jobs}, {requests}, {faults}, health] = answers, ahead = now - Date.now() / 1000;
-  write($("clock"), `${utc(now)} UTC${ahead > 1 ? `, ${span(ahead)} ahead` : ""}`);
-  sync($("faults"), faults.map(({on, struck, ...rest}, i) => part(i, "code", "pill failed",
-    `⚡ ${on} ${JSON.stringify(rest)} · struck ${struck}×`)).concat(faults.length ? [CLEAR] : []));
-  list("job", health.jobs, jobs, job => job.status, jobs.length ? jobs.map(job => jobCard(job, now)) : NO_JOBS);
-  list("request", health.requests, requests, statusClass,
-    requests.length ? requests.reverse().map(requestCard) : NO_REQUESTS);
+  const [{now}, health, {faults}, {findings}, {jobs}, {requests}, ...related] = answers;
+  const lists = {job: jobs, request: requests.reverse()};
+  const byLevel = (a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level);
+  const requestsOf = new Map(open.map((id, i) => [id, related[i].requests]));
+  const found = await findLinked(lists, health);
+  mock = {now, health, faults, findings: findings.sort(byLevel), ...lists, requestsOf,
+    linked: found};
+  keepPlace(draw);
+  openLinked();
+}
+let loading = false, again = false;
+async function refresh() {
+  again = true;
+  if (loading) return;
+  loading = true;
+  try {
+    while (again) {
+      again = false;
+      await load();
+    }
+  } finally {
+    loading = false;
+  }
+}
+// However much there is, the page leaves most of the mock's time to others.
+async function watch() {
+  const start = performance.now();
+  if (!document.hidden) await refresh().catch(console.error);
+  setTimeout(watch, Math.max(1000, 9 * (performance.now() - start)));
+}
+// Only the second press within some seconds resets.
+const reset = $("reset");
+reset.onclick = () => {
+  const sure = reset.classList.toggle("sure");
+  write(reset, sure ? "really reset?" : "reset");
+  if (sure) return setTimeout(calm, 4000);
+  forget();
+  act("POST", "reset");
+};
+function calm() {
+  reset.className = "";
+  write(reset, "reset");
 }
 write($("base"), base);
 $("base").after(copier($("base")));
 for (const [text, advance] of [["+10 s", 10], ["+1 min", 60], ["+1 h", 3600], ["+1 day", 86400]])
   $("steps").append(button(text, () => act("POST", "time", {advance})));
-$("steps").append(button("reset", () => act("POST", "reset")));
-setInterval(() => document.hidden || refresh(), 1000);
+$("filter").addEventListener("input", () => ["job", "request"].forEach(kind => turn(kind, {})));
+$("findings").open = innerWidth > 820;
+addEventListener("hashchange", follow);
+addEventListener("click", ({target}) => {
+  const to = target.closest?.("a[href]");
+  if (to?.hash && to.hash === location.hash) follow();  // to where the address is already
+});
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
-refresh();
+follow();
+watch();
 </script></body></html>
 """
 
