@@ -21,6 +21,7 @@ import shlex
 import shutil
 import signal
 import socket
+import socketserver
 import ssl
 import struct
 import subprocess
@@ -182,6 +183,23 @@ def post_across_a_reset(mock: MockServer) -> Reply:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mock.store, "choose", reset_first)
         return post(mock)
+
+
+def over(mock: MockServer) -> bool:
+    """Whether all answers have left, which their client may see a moment before the mock."""
+    requests = mock.store.newest_requests
+    return eventually(lambda: all(r.note.delivered is not None for r in requests()))
+
+
+def last_note(mock: MockServer) -> Any:
+    """What the mock has noted of the request that came last."""
+    return next(mock.store.newest_requests()).note
+
+
+def handled(mock: MockServer, method: str, path: str, body: bytes = b"") -> Any:
+    """The answer of a mock that needs no socket for it."""
+    headers = {"authorization": "Bearer k"}
+    return mock.handle(ovm.Request(method, API + path, "", headers, body, ovm.Note()))
 
 
 # ============ Talking to a mock
@@ -1478,6 +1496,23 @@ def test_a_model_object_leads_to_its_endpoints(catalogue: MockServer) -> None:
         assert data["id"] == model["id"] and len(data["endpoints"]) == 1
         assert data["endpoints"][0]["model_name"] == model["name"]
     assert get(catalogue, f"{API}/models/no/such/endpoints", key=None).status == 404
+
+
+def test_the_endpoints_of_a_model_have_the_keys_that_the_sdk_insists_on(
+    catalogue: MockServer,
+) -> None:
+    answer = get(catalogue, f"{API}/models/{VEO['model']}/endpoints", key=None).json
+    required = "architecture created description endpoints id name"
+    assert set(answer["data"]) >= set(required.split())
+    (endpoint,) = answer["data"]["endpoints"]
+    required = (
+        "context_length latency_last_30m max_completion_tokens max_prompt_tokens model_id "
+        "model_name name native_tools pricing provider_name quantization service_tier "
+        "supported_parameters supports_diarization supports_implicit_caching "
+        "supports_tool_choice tag throughput_last_30m uptime_last_1d uptime_last_30m "
+        "uptime_last_5m"
+    )
+    assert set(endpoint) >= set(required.split())
 
 
 @pytest.mark.parametrize(
@@ -2855,6 +2890,53 @@ def test_clocks_that_a_test_patches_or_freezes_are_not_the_mock_s(
         assert now <= mock.now() < now + 1000
 
 
+def cost_of_looking(look: Callable[[MockServer], object], jobs: int) -> tuple[int, int]:
+    """How many calls a look at so many jobs makes, and how many bytes it takes for a while."""
+    mock = MockServer(fixtures=[], polls=(0, 0), max_requests=10_000)
+    for _ in range(jobs):
+        job_id = json.loads(handled(mock, "POST", "/videos", BODY).body)["id"]
+        handled(mock, "GET", f"/videos/{job_id}")
+    look(mock)  # what is worked out once is worked out
+    count = 0
+
+    def called(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(called)
+    try:
+        look(mock)
+    finally:
+        sys.setprofile(before)
+    with memory_traced() as traced:
+        look(mock)
+        _, peak = traced()
+    return count, peak
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda mock: mock.jobs(limit=2),
+        lambda mock: mock.jobs(limit=2, offset=3),
+        lambda mock: mock.job(),
+        lambda mock: mock.requests(limit=2),
+        lambda mock: mock.requests(limit=2, offset=3),
+        lambda mock: mock.requests(since=mock.health()["requests"] - 2),
+        lambda mock: mock.health(),
+        lambda mock: handled(mock, "GET", "/credits"),
+        lambda mock: handled(mock, "GET", "/key"),
+    ],
+)
+def test_a_look_at_a_few_costs_the_same_among_many(
+    look: Callable[[MockServer], object],
+) -> None:
+    (few, small), (many, large) = cost_of_looking(look, 20), cost_of_looking(look, 1500)
+    assert many <= few + 20
+    assert large <= small + 4_000
+
+
 # ============ Test card
 
 
@@ -3737,6 +3819,1835 @@ def test_generation_misses_once_per_job(mock: MockServer) -> None:
         looks = [get(mock, f"{API}/generation?id={job_id}").status for _ in range(3)]
         assert looks == [404, 200, 200]
     assert get(mock, f"{API}/generation?id={ids[0]}", key=None).status == 401
+
+
+def test_a_file_that_shrinks_during_its_download_is_not_delivered_whole(
+    tmp_path: Path,
+) -> None:
+    with serving_file(tmp_path, 60_000_000) as mock:
+        url = path_of(finished(mock)["unsigned_urls"][0])
+        with connect(mock) as sock:
+            sock.sendall(head_of(f"GET {url} HTTP/1.1", "Connection: close"))
+            assert sock.recv(1000)
+            os.truncate(tmp_path / "big.mp4", 1000)
+            answer = read_to_the_end(sock)
+        assert len(answer) < 60_000_000 and not answer.endswith(b"\r\n0\r\n\r\n")
+        note = last_note(mock)
+        assert eventually(lambda: note.delivered is not None)
+        assert note.delivered is False
+        assert mock.findings(rule="broken-download-kept")
+
+
+# ============ Record
+
+
+class Upstream:
+    """A raw HTTP server: what `answer` gives for a path is sent as it is, then the end."""
+
+    def __init__(self, answer: Callable[[str], bytes]) -> None:
+        self.heads: list[str] = []
+        heads = self.heads
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                lines = list(iter(self.rfile.readline, b"\r\n"))
+                heads.append(b"".join(lines).decode("latin-1"))
+                length = re.search(r"(?i)content-length: (\d+)", heads[-1])
+                self.rfile.read(int(length[1]) if length else 0)
+                with contextlib.suppress(OSError):
+                    self.wfile.write(answer(heads[-1].split()[1]))
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.origin = "http://{}:{}".format(*self.server.server_address[:2])
+        self.url = self.origin + API
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.005,))
+
+    def __enter__(self) -> Upstream:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+def sent(
+    status: int, body: Any, *headers: str, kind: str = "application/json", short: int = 0
+) -> bytes:
+    """An answer's bytes, of which so many are missing at the end."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [
+        f"HTTP/1.1 {status} So",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(data)}",
+        *headers,
+    ]
+    whole = "\r\n".join([*lines, "Connection: close", "", ""]).encode() + data
+    return whole[: len(whole) - short]
+
+
+JOB_ID = "gen-vid-1700000000-abcdefghijklmnopqrst"
+SUBMITTED = {"id": JOB_ID, "polling_url": f"/api/v1/videos/{JOB_ID}", "status": "pending"}
+RUNNING = {
+    "id": JOB_ID,
+    "generation_id": JOB_ID,
+    "polling_url": f"/api/v1/videos/{JOB_ID}",
+    "status": "in_progress",
+}
+COMPLETED = {
+    **RUNNING,
+    "status": "completed",
+    "unsigned_urls": [f"https://openrouter.ai/api/v1/videos/{JOB_ID}/content?index=0"],
+    "usage": {"cost": 0.25, "is_byok": False},
+}
+
+
+def scripted(*answers: bytes) -> Callable[[str], bytes]:
+    """These answers one after the other, the last for ever."""
+    left = list(answers)
+    return lambda path: left.pop(0) if len(left) > 1 else left[0]
+
+
+def recording(folder: Path, upstream: MockServer | Upstream, **settings: Any) -> MockServer:
+    return MockServer(record=str(folder), upstream=upstream.url, **settings)
+
+
+def kept(folder: Path, name: str = "recorded") -> Any:
+    """What a file of the recording says; None without it."""
+    file = folder / f"{name}.json"
+    if not file.exists():
+        return None
+    (value,) = json.loads(file.read_text(encoding="utf-8")).values()
+    return value
+
+
+def outcome(wire: dict[str, Any]) -> dict[str, Any]:
+    """What a poll shows but for names, places and times."""
+    shown = {key: wire[key] for key in wire if key in ("status", "usage", "error")}
+    places = [key for key in wire if key.endswith("urls")]
+    return {**shown, **{key: len(wire[key]) for key in places}}
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(re.sub("[0-9a-f]{12}", "#", file.name) for file in folder.iterdir())
+
+
+RICH = veo(
+    prompt="a ü cat 🐈",
+    duration=4,
+    resolution="1080p",
+    seed=3,
+    frame_images=IMAGE,
+    user="u",
+    session_id="s",
+)
+
+
+def test_a_recording_replays_what_the_upstream_did(
+    catalogue: MockServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new" / "rec"
+    with recording(folder, catalogue) as mock:
+        reply = post(mock, RICH, key="sk-live")
+        assert reply.status == 202 and list(reply.json) == ["id", "polling_url", "status"]
+        job_id = reply.json["id"]
+        assert reply.json["polling_url"] == f"{mock.url}/videos/{job_id}"
+        wire = poll_to_the_end(mock, job_id)
+        for url in (*wire["unsigned_urls"], *wire["urls"], wire["polling_url"]):
+            assert url.startswith(f"{mock.url}/videos/{job_id}")
+        clip = content(mock, wire)
+        assert mock.jobs() == [] and catalogue.job(job_id)["status"] == "completed"
+        entry = mock.requests(job_id=job_id)[-1]
+        assert (entry["status"], entry["path"]) == (200, path_of(wire["unsigned_urls"][0]))
+        assert eventually(lambda: files(folder) == ["#-0.mp4", "recorded.json"])
+        assert mock.findings(rule="differs-from-mock") == []
+    (fixture,) = kept(folder)
+    assert re.fullmatch(r"\d+\.\d s", fixture["_took"])
+    assert fixture["match"] == {
+        "prompt": {"equals": "a ü cat 🐈"},
+        "model": "google/veo-3.1",
+        "body": {
+            "duration": 4,
+            "frame_images": [{"frame_type": "first_frame"}],
+            "resolution": "1080p",
+            "seed": 3,
+        },
+    }
+    with MockServer(fixtures=str(folder)) as replay:
+        assert post(replay, {**RICH, "prompt": "a ü cat"}).status == 404
+        assert post(replay, {**RICH, "duration": 8}).status == 404
+        again = post(replay, {**RICH, "user": "other"})
+        assert again.status == 202
+        shown = poll_to_the_end(replay, again.json["id"])
+        assert outcome(shown) == outcome(wire) and content(replay, shown) == clip
+
+
+@pytest.mark.parametrize(
+    "video",
+    [
+        {"status": "failed", "error": "The service is busy"},
+        {"status": "cancelled"},
+        {"status": "expired"},
+        {"cost": 0.123, "is_byok": True},
+        {"cost": None},
+        {"count": 3},
+        {"unsigned_urls": [], "stored": False},
+        {"stored": False},
+    ],
+)
+def test_every_ending_is_replayed(tmp_path: Path, video: dict[str, Any]) -> None:
+    fixture = {"match": {}, "response": {"video": video}}
+    with serving(fixture) as real, recording(tmp_path, real) as mock:
+        wire = finished(mock)
+        assert outcome(wire) == outcome(finished(real))
+    with MockServer(fixtures=str(tmp_path)) as replay:
+        assert outcome(finished(replay)) == outcome(wire)
+
+
+@pytest.mark.parametrize("length", [1000, 3000, 20_000])
+def test_a_long_prompt_is_replayed(tmp_path: Path, length: int) -> None:
+    with serving() as real, recording(tmp_path, real) as mock:
+        finished(mock, "cat " * (length // 4), model=GROK)
+    with MockServer(fixtures=str(tmp_path)) as replay:
+        finished(replay, "cat " * (length // 4), model=GROK)
+        assert post(replay, veo(prompt="cat " * 200, model=GROK)).status == 404
+
+
+def test_a_refusal_is_passed_on_and_replayed_until_the_submit_succeeds(
+    tmp_path: Path,
+) -> None:
+    fault = {"on": "submit", "status": 429, "retryAfter": 7, "message": "slow", "times": 1}
+    names = ("Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining")
+
+    def refused(mock: MockServer) -> tuple[Any, ...]:
+        reply = post(mock)
+        return reply.status, reply.json, *(reply.headers[name] for name in names)
+
+    with serving(fault=[fault]) as real, recording(tmp_path, real) as mock:
+        first = refused(mock)
+        assert first[0] == 429 and first[1]["error"]["message"] == "slow"
+        assert first[2] == "7"
+        assert [fixture["response"]["status"] for fixture in kept(tmp_path)] == [429]
+        with MockServer(fixtures=str(tmp_path)) as replay:
+            assert refused(replay) == first
+        finished(mock)
+    with MockServer(fixtures=str(tmp_path)) as replay:
+        assert finished(replay)["status"] == "completed"
+
+
+def test_a_schema_failure_is_passed_on_and_not_recorded(tmp_path: Path) -> None:
+    with serving() as real, recording(tmp_path, real) as mock:
+        bodies: list[Any] = [veo(duration="x"), b"{", [], {}]
+        for body in bodies:
+            assert post(mock, body)[::2] == post(real, body)[::2]
+        assert len(real.requests(method="POST")) == 8
+        assert files(tmp_path) == []
+        assert mock.findings(rule="differs-from-mock") == []
+
+
+def test_the_models_are_kept_as_a_fixture_file(
+    catalogue: MockServer, tmp_path: Path
+) -> None:
+    with recording(tmp_path, catalogue) as mock:
+        models = get(mock, f"{API}/videos/models", key=None).json
+    assert models == get(catalogue, f"{API}/videos/models").json
+    document = json.loads((tmp_path / "models.json").read_text())
+    assert list(document) == ["models"]
+    with MockServer(fixtures=str(tmp_path / "models.json")) as replay:
+        assert get(replay, f"{API}/videos/models").json == models
+        assert post(replay, veo(model="no/such")).status == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/models?output_modalities=video", "/key", "/credits", "/videos/no-such-job"),
+        *("/models/google/veo-3.1/endpoints", "/generation?id=gen-vid-1-x"),
+        "/videos/no-such-job/content?index=0",
+    ],
+)
+def test_other_routes_are_passed_on(
+    catalogue: MockServer, tmp_path: Path, path: str
+) -> None:
+    with recording(tmp_path, catalogue) as mock:
+        reply = get(mock, API + path)
+    expected = get(catalogue, API + path)
+    assert (reply.status, reply.json) == (expected.status, expected.json)
+
+
+def test_what_a_fixture_takes_never_goes_out(tmp_path: Path) -> None:
+    fixtures = [fails({"prompt": "mine"}, error="ours")]
+    with serving() as real, recording(tmp_path, real, fixtures=fixtures) as mock:
+        assert finished(mock, "mock:failed")["status"] == "failed"
+        assert finished(mock, "this is mine")["error"] == "ours"
+        assert content(mock, finished(mock, "mock:two-videos"), 1)
+        refused = post(mock, veo(prompt="mock:moderated"))
+        assert refused.status == 403
+        assert post(mock, veo(prompt="mock:nothing-like-it")).status == 404
+        generation(mock, finished(mock, "mock:elsewhere")["id"])
+        assert real.requests() == [] and len(mock.jobs()) == 4
+        submit(mock, "not yours")
+        assert len(real.requests()) == 1 and len(mock.jobs()) == 4
+    assert kept(tmp_path) is None
+
+
+def test_only_a_prompt_keeps_a_submit_from_going_out(tmp_path: Path) -> None:
+    image = {**FIRST_FRAME, "image_url": {"url": "https://mock:8443/a.png"}}
+    with serving() as real, recording(tmp_path, real) as mock:
+        submit(mock, frame_images=[image], session_id="mock:failed")
+        assert len(real.jobs()) == 1 and mock.jobs() == []
+
+
+def test_a_part_of_a_clip_comes_through_a_signed_url(tmp_path: Path) -> None:
+    with serving() as real, recording(tmp_path, real) as mock:
+        url = finished(mock)["urls"][0]
+        whole = get(mock, url, key=None).raw
+        reply = get(mock, url, key=None, Range="bytes=4-9")
+        assert (reply.status, reply.raw) == (206, whole[4:10])
+        assert reply.headers["Content-Range"] == f"bytes 4-9/{len(whole)}"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_signed_urls_work_and_carry_no_key(tmp_path: Path, elsewhere: bool) -> None:
+    fixture = {"match": {}, "response": {"video": {"elsewhere": elsewhere}}}
+    with serving(fixture) as real, recording(tmp_path, real) as mock:
+        wire = finished(mock, key="sk-live")
+        for key in (None, "sk-live"):
+            assert get(mock, wire["urls"][0], key=key).raw[4:8] == b"ftyp"
+        for request in real.requests(path="/videos/gen", since=3):
+            assert "signature=" in request["path"]
+            assert "authorization" not in request["headers"]
+
+
+def test_two_clients_on_a_job_record_it_once(tmp_path: Path) -> None:
+    with serving() as real, recording(tmp_path, real) as mock:
+        job_id = submit(mock)
+        wires = in_parallel(8, lambda _: poll_to_the_end(mock, job_id))
+        clips = in_parallel(8, lambda _: content(mock, wires[0]))
+        assert len(set(clips)) == 1
+        assert eventually(lambda: files(tmp_path) == ["#-0.mp4", "recorded.json"])
+    (fixture,) = kept(tmp_path)
+    assert (tmp_path / fixture["response"]["video"]["file"]).read_bytes() == clips[0]
+
+
+def test_a_poll_that_overtakes_does_not_move_a_job_back(tmp_path: Path) -> None:
+    answers = scripted(
+        sent(202, SUBMITTED), sent(200, COMPLETED), sent(200, RUNNING), sent(200, RUNNING)
+    )
+    with Upstream(answers) as real, recording(tmp_path, real) as mock:
+        submit(mock)
+        for status in ("completed", "in_progress", "in_progress"):
+            assert get(mock, f"{API}/videos/{JOB_ID}").json["status"] == status
+    ((status, cost),) = [
+        (f["response"]["video"]["status"], f["response"]["video"]["cost"])
+        for f in kept(tmp_path)
+    ]
+    assert (status, cost) == ("completed", 0.25)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "text"),
+    [
+        (sent(503, {"error": {"message": "busy", "code": 503}}), 503, "busy"),
+        (sent(502, b"<html>bad</html>", kind="text/html"), 502, "<html>bad</html>"),
+        (sent(500, b"", kind="text/plain"), 500, ""),
+        (sent(302, b"moved", "Location: /elsewhere"), 302, "moved"),
+        (sent(302, b"", "Location: /elsewhere", kind="text/plain"), 302, ""),
+        (sent(200, b"{not json"), 200, "{not json"),
+        (sent(200, [1, 2]), 200, "[1, 2]"),
+        (b"no HTTP at all\r\n\r\n", 502, "could not be reached"),
+        (b"HTTP/1.1 200 OK\r\n", 502, '"code":502'),
+        (b"", 502, "could not be reached"),
+        (sent(200, RUNNING, short=20), 502, '"code":502'),
+        (sent(200, RUNNING, short=len(json.dumps(RUNNING))), 502, '"code":502'),
+    ],
+    ids=lambda part: "" if isinstance(part, bytes) else None,
+)
+def test_what_the_upstream_says_is_passed_on_and_its_silence_is_a_502(
+    tmp_path: Path, answer: bytes, status: int, text: str
+) -> None:
+    with Upstream(lambda path: answer) as real, recording(tmp_path, real) as mock:
+        reply = get(mock, f"{API}/videos/{JOB_ID}")
+        assert (reply.status, text in reply.raw.decode()) == (status, True), reply.raw
+        assert post(mock).status == status
+        assert not mock.errors
+        assert len(real.heads) == 2
+
+
+def test_an_upstream_that_cannot_be_reached_is_a_502_in_the_envelope(
+    tmp_path: Path,
+) -> None:
+    with (
+        nobody() as port,
+        MockServer(record=str(tmp_path), upstream=f"http://127.0.0.1:{port}/v1") as mock,
+    ):
+        for reply in (post(mock), get(mock, f"{API}/videos/{JOB_ID}")):
+            assert reply.status == 502 and reply.json["error"]["code"] == 502
+            assert "could not be reached" in reply.message and "refused" in reply.message
+        assert mock.requests()[0]["error"] == reply.message
+        assert kept(tmp_path) is None
+
+
+def test_a_head_is_passed_on(tmp_path: Path) -> None:
+    with serving() as real, recording(tmp_path, real) as mock:
+        job_id = submit(mock)
+        assert call(mock, "HEAD", f"{API}/videos/{job_id}").status == 200
+        assert real.job(job_id)["polls"] == 0
+
+
+def test_a_slow_upstream_holds_up_nobody(tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    def answer(path: str) -> bytes:
+        go_on.wait(PATIENCE)
+        return sent(202, SUBMITTED)
+
+    with (
+        Upstream(answer) as real,
+        recording(tmp_path, real) as mock,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        slow = pool.submit(post, mock)
+        assert eventually(lambda: real.heads)
+        assert finished(mock, "mock:failed")["status"] == "failed"
+        assert get(mock, "/__mock/findings").status == 200
+        go_on.set()
+        assert slow.result().status == 202
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_download_that_breaks_off_is_seen_and_leaves_no_file(
+    tmp_path: Path, chunked: bool
+) -> None:
+    clip = card(64, 64, 1) * 4
+    whole = sent(200, clip, kind="video/mp4")
+    cut = whole[:-1000]
+    if chunked:
+        head = "HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nTransfer-Encoding: chunked"
+        cut = f"{head}\r\n\r\n{len(clip):x}\r\n".encode() + clip[:-1000]
+        whole = cut + clip[-1000:] + b"\r\n0\r\n\r\n"
+    answers = scripted(sent(202, SUBMITTED), sent(200, COMPLETED), cut, whole)
+    with Upstream(answers) as real, recording(tmp_path, real) as mock:
+        submit(mock)
+        wire = poll(mock, JOB_ID)
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            content(mock, wire)
+        assert eventually(lambda: files(tmp_path) == ["recorded.json"])
+        assert content(mock, wire) == clip
+        assert eventually(lambda: files(tmp_path) == ["#-0.mp4", "recorded.json"])
+        assert not mock.errors
+
+
+def test_nothing_goes_to_where_a_redirect_leads(tmp_path: Path) -> None:
+    with Upstream(lambda path: sent(200, {"stolen": 1})) as other:
+        moved = sent(307, b"moved", f"Location: {other.url}/videos")
+        with Upstream(lambda path: moved) as real, recording(tmp_path, real) as mock:
+            for reply in (
+                post(mock, key="sk-live"),
+                get(mock, f"{API}/videos/{JOB_ID}/content?index=0", key="sk-live"),
+            ):
+                assert reply.status == 307 and reply.raw == b"moved"
+                assert reply.headers["Location"] == f"{other.url}/videos"
+        assert other.heads == []
+
+
+def test_a_folder_that_cannot_be_written_is_said_and_stops_nothing(
+    tmp_path: Path,
+) -> None:
+    folder = write(tmp_path / "rec", "a file")
+    with serving() as real, recording(folder, real) as mock:
+        lines = lines_of(mock)
+        wire = finished(mock)
+        assert content(mock, wire)[4:8] == b"ftyp"
+        assert get(mock, f"{API}/videos/models").status == 200
+        failures = [line for line in lines if line.startswith("not recorded: ")]
+        assert any("recorded.json: " in line for line in failures), lines
+        assert any("models.json: " in line for line in failures), lines
+    assert folder.read_text() == "a file"
+
+
+def test_the_key_is_nowhere(tmp_path: Path) -> None:
+    secret = "sk-or-v1-very-secret"
+    fixtures = [fails({"prompt": "bad"}), {"match": {}}]
+    with MockServer(fixtures=fixtures) as real, recording(tmp_path, real) as mock:
+        lines = lines_of(mock)
+        for prompt in ("bad", "good"):
+            reply = post(mock, veo(prompt=prompt), key=secret)
+            for _ in range(3):
+                wire = get(mock, f"{API}/videos/{reply.json['id']}", key=secret).json
+        get(mock, wire["urls"][0], key=secret)
+        get(mock, wire["unsigned_urls"][0], key=secret)
+        get(mock, f"{API}/videos/models", key=secret)
+        get(mock, f"{API}/key", key=secret)
+        real.stop()
+        said = [get(mock, f"{API}/credits", key=secret).raw.decode()]
+        for path in ("/", "/__mock/requests", "/__mock/findings", "/__mock/jobs"):
+            said.append(get(mock, path, key=None).raw.decode())
+        said += [*lines, repr(mock.errors)]
+        assert len(files(tmp_path)) >= 3
+        said += [file.read_bytes().decode("latin-1") for file in tmp_path.iterdir()]
+        assert lines and not any(secret in text for text in said)
+
+
+def test_how_an_upstream_differs_is_kept_and_found(tmp_path: Path) -> None:
+    bare = {"id": JOB_ID, "status": "pending"}
+    odd = {**COMPLETED, "usage": {"cost": "free", "is_byok": False}}
+    answers = scripted(sent(200, bare), sent(200, odd), sent(200, odd))
+    with Upstream(answers) as real, recording(tmp_path, real) as mock:
+        reply = post(mock)
+        assert (reply.status, reply.json) == (200, bare)
+        for _ in range(2):
+            poll(mock, JOB_ID)
+        differences = kept(tmp_path, "differences")
+        assert differences[:2] == [
+            "create_video: status 200 instead of 202",
+            "create_video: polling_url: is missing",
+        ]
+        (cost,) = differences[2:]
+        assert cost.startswith("get_video (completed): usage.cost: ")
+        found = mock.findings(rule="differs-from-mock")
+        assert [finding["level"] for finding in found] == ["warning"] * 3
+        for finding, difference in zip(found, differences, strict=True):
+            assert finding["text"].startswith(difference) and not finding["requests"]
+        assert get(mock, "/__mock/findings?rule=differs-from-mock").status == 200
+
+
+@pytest.mark.parametrize(
+    "oddity",
+    [
+        {},
+        {"usage": {"cost": "free", "is_byok": False}},
+        {"usage": {"cost": -1, "is_byok": "no"}},
+        {"usage": [0.25]},
+        {"usage": 0.25},
+        {"unsigned_urls": "https://openrouter.ai/clip.mp4"},
+        {"unsigned_urls": 1},
+        {"urls": ["ftp://x"]},
+        {"urls": [1]},
+        {"error": {"message": "no"}},
+        {"status": "failed", "error": {"message": "no"}},
+        {"status": "failed", "error": ""},
+        {"status": "queued"},
+        {"status": 7},
+        {"id": 7},
+        {"polling_url": 7},
+    ],
+)
+def test_an_odd_answer_is_passed_on_and_spoils_no_recording(
+    tmp_path: Path, oddity: dict[str, Any]
+) -> None:
+    odd = {**COMPLETED, **oddity}
+    answers = scripted(sent(202, SUBMITTED), sent(200, odd))
+    with Upstream(answers) as real, recording(tmp_path, real) as mock:
+        assert post(mock).status == 202
+        for _ in range(2):
+            wire = poll(mock, JOB_ID)
+            assert set(wire) == set(odd) and wire["status"] == odd["status"]
+        errors, mock.errors = mock.errors, []
+        assert not errors
+        assert bool(mock.findings(rule="differs-from-mock")) is bool(oddity)
+    with MockServer(fixtures=str(tmp_path)) as replay:
+        assert replay.health()["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"data": [{**ovm.BUILT_IN_MODELS[0], "seed": "maybe", "new_key": 1}]},
+        {"data": ["google/veo-3.1"]},
+        {"data": [{"name": "no id"}]},
+        {"data": None},
+        {},
+    ],
+)
+def test_odd_models_are_passed_on_and_spoil_no_recording(
+    tmp_path: Path, answer: dict[str, Any]
+) -> None:
+    said = sent(200, answer)
+    with Upstream(lambda path: said) as real, recording(tmp_path, real) as mock:
+        assert get(mock, f"{API}/videos/models").json == answer
+        errors, mock.errors = mock.errors, []
+        assert not errors
+        assert mock.findings(rule="differs-from-mock")
+    with MockServer(fixtures=str(tmp_path)) as replay:
+        assert replay.health()["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("route", "status", "kind", "answer", "differences"),
+    [
+        ("create_video", 202, "application/json", SUBMITTED, []),
+        ("get_video", 200, "application/json", RUNNING, []),
+        ("get_video", 200, "application/json; charset=utf-8", COMPLETED, []),
+        ("get_video_content", 200, "video/mp4", None, []),
+        (
+            "get_video_content",
+            200,
+            "text/html",
+            None,
+            ["get_video_content: content type text/html instead of video/mp4"],
+        ),
+        (
+            "get_video",
+            200,
+            "",
+            RUNNING,
+            ["get_video: content type none instead of application/json"],
+        ),
+        (
+            "get_video",
+            200,
+            "application/json",
+            {**RUNNING, "status": "failed"},
+            ["get_video (failed): error: is missing"],
+        ),
+        (
+            "create_video",
+            500,
+            "application/json",
+            {"error": "no"},
+            ["create_video (error): error: "],
+        ),
+        (
+            "create_video",
+            429,
+            "application/json",
+            {"error": {"message": "no", "code": 429}, "user_id": "u"},
+            ["create_video (error): user_id: "],
+        ),
+        (
+            "create_video",
+            202,
+            "application/json",
+            dict(reversed(SUBMITTED.items())),
+            ["create_video: the keys come in another order: status, polling_url, id"],
+        ),
+        ("create_video", 400, "application/json", {"success": False, "error": {}}, []),
+        ("get_video", 200, "application/json", [1], ["get_video"]),
+        ("get_key", 200, "application/json", {"data": {}}, []),
+    ],
+)
+def test_an_answer_is_held_against_what_the_mock_would_have_said(
+    route: str, status: int, kind: str, answer: Any, differences: list[str]
+) -> None:
+    found = list(ovm.differences_from_contract(route, status, kind, answer))
+    assert len(found) == len(differences), found
+    for text, start in zip(found, differences, strict=True):
+        assert text.startswith(start)
+
+
+def test_a_reset_during_a_download_lets_it_go_on(tmp_path: Path) -> None:
+    size = 12_000_000
+    folder = tmp_path / "rec"
+    with serving_file(tmp_path, size) as real, recording(folder, real) as mock:
+        url = path_of(finished(mock)["unsigned_urls"][0])
+        with connect(mock) as sock:
+            sock.sendall(head_of(f"GET {url} HTTP/1.1", "Connection: close"))
+            got = len(sock.recv(1000))
+            mock.reset()
+            assert mock.requests() == []
+            while part := sock.recv(1 << 20):
+                got += len(part)
+        assert size < got < size + 100_000
+        assert eventually(lambda: files(folder) == ["#-0.mp4", "recorded.json"])
+
+
+def test_a_stop_during_a_download_leaves_nothing_half(tmp_path: Path) -> None:
+    folder = tmp_path / "rec"
+    with serving_file(tmp_path, 60_000_000) as real, recording(folder, real) as mock:
+        url = path_of(finished(mock)["unsigned_urls"][0])
+        with connect(mock) as sock:
+            sock.sendall(head_of(f"GET {url} HTTP/1.1"))
+            assert sock.recv(1000)
+            mock.stop()
+        assert eventually(lambda: files(folder) == ["recorded.json"])
+
+
+def test_a_large_clip_streams_through(tmp_path: Path) -> None:
+    size = 30_000_000
+    folder = tmp_path / "rec"
+    with serving_file(tmp_path, size) as real, recording(folder, real) as mock:
+        url = path_of(finished(mock)["unsigned_urls"][0])
+        with memory_traced() as traced, connect(mock) as sock:
+            sock.sendall(head_of(f"GET {url} HTTP/1.1", "Connection: close"))
+            got = 0
+            while part := sock.recv(1 << 16):
+                got += len(part)
+            assert traced()[1] < 6_000_000
+        assert size < got < size + 100_000
+        assert eventually(lambda: files(folder) == ["#-0.mp4", "recorded.json"])
+    (fixture,) = kept(folder)
+    assert (folder / fixture["response"]["video"]["file"]).stat().st_size == size
+
+
+def test_a_recording_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    with serving() as real:
+        for prompt in ("first", "second", "first"):
+            with recording(tmp_path, real) as mock:
+                finished(mock, prompt)
+    prompts = [fixture["match"]["prompt"]["equals"] for fixture in kept(tmp_path)]
+    assert prompts == ["first", "second"]
+
+
+def test_the_command_says_where_real_money_is_spent(tmp_path: Path) -> None:
+    arguments = ["--port", "0", "--record", str(tmp_path)]
+    with serving() as real:
+        with running(*arguments, "--upstream", real.url) as (started, origin):
+            job_id = submit(origin, "a cat")
+            assert real.job(job_id)["status"] == "pending"
+            started.terminate()
+            out, err = started.communicate(timeout=PATIENCE)
+        first, second, *_ = err.splitlines()
+        assert (out, first) == ("", "the upstream checks models")
+        assert second.startswith("recording: ") and "real money" in second
+        assert real.url in second
+
+
+def test_the_upstream_is_the_real_api_unless_another_is_named() -> None:
+    assert Config().upstream == "https://openrouter.ai/api/v1"
+    with pytest.raises(SetupError, match="upstream: expected an http or https URL"):
+        MockServer(record="x", upstream="openrouter.ai")
+
+
+# ============ Findings
+
+WAITING = ("pending", "in_progress")
+Client = Callable[[MockServer], object]  # does to a mock what a client might do
+STILL = {
+    "models": [{"id": "a/still", "seed": False, "generate_audio": False}],
+    "fixtures": [{"match": {}}],
+}  # a fixture document whose one model makes clips without seed and sound
+
+
+def after(fault: dict[str, Any], *calls: Client) -> Client:
+    """These calls to a mock in which something goes wrong once, unless it says how often."""
+
+    def client(mock: MockServer) -> None:
+        mock.add_fault({"times": 1, **fault})
+        for each in calls:
+            each(mock)
+
+    return client
+
+
+def calls(*steps: Client) -> Client:
+    return lambda mock: [step(mock) for step in steps]
+
+
+def unanswered(step: Client) -> Client:
+    """The same, by a client that gets no answer or half of one, and goes on."""
+
+    def client(mock: MockServer) -> None:
+        with contextlib.suppress(ConnectionError, http.client.HTTPException):
+            step(mock)
+
+    return client
+
+
+def posted(body: Any = VEO, **headers: Any) -> Client:
+    return lambda mock: post(mock, body, **headers)
+
+
+def begun(prompt: str = "a cat", **fields: Any) -> Client:
+    return lambda mock: submit(mock, prompt, **fields)
+
+
+def ended(prompt: str = "a cat", **fields: Any) -> Client:
+    return lambda mock: finished(mock, prompt, **fields)
+
+
+def moved(seconds: float) -> Client:
+    return lambda mock: mock.advance(seconds)
+
+
+def listed(mock: MockServer) -> Reply:
+    return get(mock, f"{API}/videos/models")
+
+
+def polled(mock: MockServer) -> Reply:
+    return get(mock, f"{API}/videos/{mock.job()['id']}")
+
+
+def headed(mock: MockServer) -> Reply:
+    return call(mock, "HEAD", f"{API}/videos/{mock.job()['id']}")
+
+
+def fetched(mock: MockServer) -> Reply:
+    return get(mock, f"{API}/videos/{mock.job()['id']}/content")
+
+
+def fetched_second(mock: MockServer) -> Reply:
+    return get(mock, f"{API}/videos/{mock.job()['id']}/content?index=1")
+
+
+def fetched_without_key(mock: MockServer) -> Reply:
+    return get(mock, f"{API}/videos/{mock.job()['id']}/content", key=None)
+
+
+def fetched_signed(key: str | None) -> Client:
+    return lambda mock: get(mock, polled(mock).json["urls"][0], key=key)
+
+
+broken = unanswered(fetched)
+lost = unanswered(posted(veo(prompt="mock:lost-response")))
+TRUNCATED = {"on": "content", "truncate": 2000}
+STALLED = {"on": "content", "stall": 2000}
+BUSY, GONE = {"on": "poll", "status": 503}, {"on": "poll", "close": True}
+LIMITED = {"on": "submit", "status": 429, "retryAfter": 30}
+REFERENCES = [{"type": "image_url", "image_url": {"url": "https://x.test/b.png"}}]
+
+
+def form(mock: MockServer) -> Reply:
+    kind = "multipart/form-data; boundary=x"
+    return post(mock, b"--x\r\n\r\na cat\r\n--x--\r\n", Content_Type=kind)
+
+
+def hung_up(mock: MockServer) -> None:
+    """A download that stalls, from which the client goes away."""
+    path = f"{API}/videos/{mock.job()['id']}/content"
+    with connect(mock) as sock:
+        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer test\r\n\r\n"
+        sock.sendall(head.encode())
+        assert sock.recv(12) == b"HTTP/1.1 200"
+
+
+def timed_out(mock: MockServer) -> None:
+    """A submit from which the client goes away before there is an answer."""
+    with connect(mock) as sock:
+        sock.sendall(head_of(POST, f"Content-Length: {len(BODY)}") + BODY)
+
+
+@pytest.mark.parametrize(
+    ("rule", "level", "client", "requests", "words"),
+    [
+        (
+            "ignored-field",
+            "error",
+            begun(image_url="https://x.test/a.png"),
+            [1],
+            '"image_url" is no field .* dropped silently .* billed; use "frame_images"',
+        ),
+        ("paid-twice", "error", calls(lost, lost), [1, 2], r"two jobs, \$3\.20, both"),
+        (
+            "key-sent-elsewhere",
+            "error",
+            calls(ended("mock:elsewhere"), fetched_signed("test")),
+            [5],
+            "key was sent with a signed URL, which needs none",
+        ),
+        (
+            "download-without-key",
+            "error",
+            calls(ended(), fetched_without_key),
+            [4],
+            "without the key .401.: unsigned_urls need it",
+        ),
+        (
+            "broken-download-kept",
+            "error",
+            calls(ended("mock:truncated"), broken),
+            [4],
+            "not a whole clip, and not tried again: check length and type",
+        ),
+        (
+            "broken-download-kept",
+            "error",
+            calls(ended("mock:stalled"), hung_up),
+            [4],
+            "not a whole clip",
+        ),
+        (
+            "broken-download-kept",
+            "error",
+            calls(ended("mock:empty-clip"), fetched),
+            [4],
+            "not a whole clip",
+        ),
+        (
+            "broken-download-kept",
+            "error",
+            calls(ended("mock:not-a-clip"), fetched),
+            [4],
+            "not a whole clip",
+        ),
+        (
+            "broken-download-kept",
+            "error",
+            after({"on": "content", "malformed": True}, ended(), fetched),
+            [4],
+            "not a whole clip",
+        ),
+        (
+            "broken-download-kept",
+            "error",
+            after(TRUNCATED, ended("mock:two-videos"), broken, fetched_second),
+            [4],
+            "not a whole clip",
+        ),
+        (
+            "polled-after-end",
+            "warning",
+            calls(ended(), polled, polled),
+            [4, 5],
+            "2 polls after .* is completed: it never changes any more",
+        ),
+        (
+            "polled-after-end",
+            "warning",
+            calls(ended("mock:failed"), polled, polled, polled),
+            [4, 5, 6],
+            "3 polls after .* is failed",
+        ),
+        (
+            "abandoned",
+            "error",
+            after(BUSY, begun(), polled),
+            [2],
+            "poll that got 503: the job goes on and is paid; keep polling",
+        ),
+        (
+            "abandoned",
+            "error",
+            after({**BUSY, "status": 429}, begun(), polled),
+            [2],
+            "poll that got 429",
+        ),
+        (
+            "abandoned",
+            "error",
+            after(GONE, begun(), unanswered(polled)),
+            [2],
+            "poll that got no answer",
+        ),
+        (
+            "abandoned",
+            "error",
+            calls(begun(), polled, moved(3600)),
+            [2],
+            "Not asked for since 3600 s, its end was never seen",
+        ),
+        ("abandoned", "error", calls(begun(), moved(60)), [1], "since 60 s"),
+        ("abandoned", "error", calls(begun(), polled, headed), [2], "its end was never"),
+        (
+            "never-downloaded",
+            "note",
+            ended(),
+            [3],
+            "Completed, and no output was downloaded",
+        ),
+        (
+            "retry-after-ignored",
+            "warning",
+            after(LIMITED, posted(), moved(10), posted()),
+            [1, 2],
+            r"after 10\.0 s although Retry-After said 30 s: .* wait as long",
+        ),
+        (
+            "retry-after-ignored",
+            "warning",
+            after({**LIMITED, "on": "poll"}, begun(), polled, moved(1), polled),
+            [2, 3],
+            r"after 1\.0 s although Retry-After said 30 s",
+        ),
+        (
+            "refusal-retried",
+            "warning",
+            calls(posted(veo(duration=500)), posted(veo(duration=500))),
+            [1, 2],
+            "again after a 400, which it will get again: show .*500",
+        ),
+        *(
+            (
+                "refusal-retried",
+                "warning",
+                after({"on": "submit", "status": status, "times": 2}, posted(), posted()),
+                [1, 2],
+                f"again after a {status}",
+            )
+            for status in (401, 402, 403, 413)
+        ),
+        (
+            "downloaded-too-early",
+            "warning",
+            calls(begun(), fetched),
+            [2],
+            "before the job completed .409.: poll until status completed",
+        ),
+        (
+            "references-dropped",
+            "warning",
+            begun(frame_images=IMAGE, input_references=REFERENCES),
+            [1],
+            "frame_images win: the input_references .* not used",
+        ),
+        (
+            "size-conflict",
+            "warning",
+            begun(size="1280x720", aspect_ratio="9:16"),
+            [1],
+            "size 1280x720 wins over .*720x1280",
+        ),
+        (
+            "size-conflict",
+            "warning",
+            begun(size="1280x720", resolution="1080p"),
+            [1],
+            "size 1280x720 wins over .*1920x1080",
+        ),
+        (
+            "unsupported-by-model",
+            "warning",
+            begun(model="runway/gen-4.5", generate_audio=True),
+            [1],
+            "runway/gen-4.5 does not support generate_audio: it has no effect",
+        ),
+        (
+            "unknown-option",
+            "warning",
+            begun(provider={"options": {"google-vertex": {"negative_prompt": "dogs"}}}),
+            [1],
+            "provider.options.google-vertex.negative_prompt is dropped: .*negativePrompt",
+        ),
+        ("not-json", "warning", form, [1], "came as multipart/form-data: .* takes JSON"),
+        (
+            "wrong-address",
+            "error",
+            lambda mock: call(mock, "POST", "/v1/videos", VEO),
+            [1],
+            "POST /v1/videos is no address .* POST /api/v1/videos",
+        ),
+    ],
+)
+def test_what_a_client_does_wrong_is_found(
+    mock: MockServer,
+    rule: str,
+    level: str,
+    client: Client,
+    requests: list[int],
+    words: str,
+) -> None:
+    client(mock)
+    assert over(mock)
+    (finding,) = mock.findings(rule=rule)
+    assert " ".join(finding) == "rule level text job_id requests scope so_far"
+    assert re.search(words, finding["text"]), finding["text"]
+    job_id = mock.job()["id"] if mock.jobs() else None
+    scope = "key-" + hashlib.sha256(b"test").hexdigest()[:8]
+    if rule == "download-without-key":
+        scope = finding["scope"]
+    assert finding == {
+        "rule": rule,
+        "level": level,
+        "text": finding["text"],
+        "job_id": None if rule == "refusal-retried" else job_id,
+        "requests": tuple(requests),
+        "scope": scope,
+        "so_far": rule in ("broken-download-kept", "abandoned", "never-downloaded"),
+    }
+    assert get(mock, f"/__mock/findings?rule={rule}").json["findings"] == [
+        {**finding, "requests": requests}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "client"),
+    [
+        (
+            "ignored-field",
+            begun(
+                duration=4,
+                resolution="720p",
+                aspect_ratio="16:9",
+                seed=1,
+                generate_audio=False,
+                frame_images=IMAGE,
+                session_id="s",
+                user="u",
+                trace={"trace_id": "t"},
+                provider={"options": {}},
+            ),
+        ),
+        ("ignored-field", lambda mock: call(mock, "POST", "/__mock/faults", {"n": 1})),
+        ("paid-twice", calls(lost, posted())),
+        ("paid-twice", calls(posted(), posted())),
+        (
+            "paid-twice",
+            calls(
+                lost,
+                unanswered(posted(veo(prompt="mock:lost-response"), X_Test_Id="other")),
+            ),
+        ),
+        ("paid-twice", after({"on": "submit", "status": 503}, posted(), posted())),
+        ("paid-twice", after({"on": "submit", "close": True}, lost, posted())),
+        ("key-sent-elsewhere", calls(ended("mock:elsewhere"), fetched_signed(None))),
+        ("key-sent-elsewhere", calls(ended(), fetched)),
+        ("download-without-key", calls(ended(), fetched)),
+        ("download-without-key", calls(ended(), fetched_signed(None))),
+        ("broken-download-kept", after(TRUNCATED, ended(), broken, fetched)),
+        ("broken-download-kept", after(STALLED, ended(), hung_up, fetched)),
+        ("broken-download-kept", calls(ended("mock:truncated"), broken, broken)),
+        ("broken-download-kept", calls(ended(), fetched)),
+        ("broken-download-kept", after({"on": "content", "status": 503}, ended(), fetched)),
+        (
+            "broken-download-kept",
+            after({"on": "content", "delay": 0.002001}, ended(), fetched),
+        ),
+        (
+            "broken-download-kept",
+            after({**TRUNCATED, "truncate": 10**9}, ended(), fetched),
+        ),
+        ("polled-after-end", calls(ended(), polled)),
+        ("polled-after-end", calls(ended("mock:failed"), polled)),
+        ("polled-after-end", calls(ended(), headed, headed, headed)),
+        ("polled-after-end", calls(begun("mock:stuck"), *[polled] * 5)),
+        ("abandoned", after(BUSY, begun(), polled, polled, polled)),
+        ("abandoned", begun(callback_url="http://127.0.0.1:9/")),
+        ("abandoned", calls(begun("mock:failed"), polled, polled)),
+        ("abandoned", lost),
+        ("abandoned", after({"on": "submit", "status": 503}, posted())),
+        ("never-downloaded", ended("mock:failed")),
+        ("never-downloaded", ended("mock:no-urls")),
+        ("never-downloaded", calls(ended(), fetched)),
+        ("never-downloaded", calls(begun(), moved(3600))),
+        ("retry-after-ignored", after(LIMITED, posted(), moved(30), posted())),
+        ("retry-after-ignored", after(LIMITED, posted(), posted(X_Test_Id="other"))),
+        ("retry-after-ignored", after(LIMITED, posted(), listed)),
+        ("retry-after-ignored", after(BUSY, begun(), polled, polled)),
+        (
+            "refusal-retried",
+            after({"on": "submit", "status": 402}, posted(), posted(veo(prompt="a dog"))),
+        ),
+        ("refusal-retried", after({"on": "submit", "status": 503}, posted(), posted())),
+        ("refusal-retried", after({"on": "submit", "status": 429}, posted(), posted())),
+        ("refusal-retried", calls(posted(key=None), posted())),
+        ("downloaded-too-early", calls(ended(), fetched)),
+        ("references-dropped", begun(frame_images=IMAGE)),
+        ("references-dropped", begun(input_references=REFERENCES)),
+        ("references-dropped", begun(frame_images=IMAGE, input_references=[])),
+        ("size-conflict", begun(size="1280x720")),
+        ("size-conflict", begun(size="1280x720", resolution="720p", aspect_ratio="16:9")),
+        ("size-conflict", begun(resolution="720p", aspect_ratio="9:16")),
+        ("unsupported-by-model", begun(seed=1, generate_audio=True)),
+        ("unsupported-by-model", begun(model="runway/gen-4.5", generate_audio=False)),
+        ("unsupported-by-model", begun(model=GROK, seed=1)),
+        (
+            "unknown-option",
+            begun(provider={"options": {"google-vertex": {"negativePrompt": "dogs"}}}),
+        ),
+        ("unknown-option", begun(provider={"options": {"google-vertex": {}}})),
+        ("unknown-option", begun(provider={})),
+        ("not-json", posted(b"{", Content_Type="application/json")),
+        ("not-json", posted(BODY, Content_Type="application/x-www-form-urlencoded")),
+        ("wrong-address", lambda mock: get(mock, f"{API}/videos/gen-vid-1-none")),
+        ("wrong-address", lambda mock: get(mock, "/favicon.ico")),
+        ("wrong-address", calls(ended(), fetched)),
+        ("journal-forgot", calls(ended(), fetched)),
+        ("differs-from-mock", calls(ended(), fetched)),
+    ],
+)
+def test_what_a_careful_client_does_is_not_found(
+    mock: MockServer, rule: str, client: Client
+) -> None:
+    client(mock)
+    assert over(mock)
+    assert mock.findings(rule=rule) == []
+
+
+@pytest.mark.parametrize("prompt", ["a cat", "mock:failed", "mock:flaky", "mock:slow"])
+def test_a_careful_client_has_no_findings(mock: MockServer, prompt: str) -> None:
+    submit(mock, prompt, seed=1, resolution="720p")
+    while (reply := polled(mock)).status == 503 or reply.json["status"] in WAITING:
+        mock.advance(5)
+    wire = reply.json
+    if wire["status"] == "completed":
+        assert content(mock, wire)[4:8] == b"ftyp"
+    get(mock, f"{API}/videos/models")
+    get(mock, f"{API}/credits")
+    assert over(mock)
+    assert mock.findings() == []
+    mock.assert_no_findings()
+    assert get(mock, "/__mock/findings").json == {"findings": []}
+
+
+def test_each_usual_mistake_in_a_field_names_its_cure(mock: MockServer) -> None:
+    cures = {
+        "image": "frame_images",
+        "last_frame": "frame_images",
+        "images": "input_references",
+        "audio_ref": "input_references",
+        "seconds": "duration",
+        "aspectRatio": "aspect_ratio",
+        "generateAudio": "generate_audio",
+        "width": "size",
+        "webhook_url": "callback_url",
+        "negative_prompt": "provider.options",
+        "resolutoin": "resolution",
+        "duratoin": "duration",
+        "call_back_url": "callback_url",
+    }
+    fields: dict[str, Any] = dict.fromkeys([*cures, "n", "fps", "zzz"], 1)
+    submit(mock, **fields)
+    texts = [finding["text"] for finding in mock.findings(rule="ignored-field")]
+    assert len(texts) == len(cures) + 3
+    for text, (field, cure) in zip(texts, cures.items(), strict=False):
+        assert text.startswith(f'"{field}" is no field') and text.endswith(f'use "{cure}"')
+    for text in texts[-3:]:
+        assert text.endswith("leave it out, there is no such thing here")
+
+
+def test_a_field_is_found_beside_a_large_image(mock: MockServer) -> None:
+    url = "data:image/png;base64," + "A" * 200_000
+    image = {**FIRST_FRAME, "image_url": {"url": url}}
+    submit(mock, frame_images=[image], input_references=REFERENCES, fps=30)
+    rules = [finding["rule"] for finding in mock.findings(level="error")]
+    assert rules[:1] == ["ignored-field"]
+    assert mock.findings(rule="references-dropped")
+
+
+def test_a_submit_from_which_the_client_went_away_and_the_next_are_paid_twice(
+    mock: MockServer,
+) -> None:
+    mock.add_fault({"on": "submit", "delay": 0.2, "times": 1})
+    timed_out(mock)
+    mock.wait_for_request(path="/videos", timeout=PATIENCE)
+    assert over(mock)
+    assert post(mock, key="k").status == 202
+    (finding,) = mock.findings(rule="paid-twice")
+    assert finding["requests"] == (1, 2)
+
+
+def test_a_download_that_is_still_running_is_not_judged(mock: MockServer) -> None:
+    wire = finished(mock, "mock:stalled")
+    with connect(mock) as sock:
+        sock.sendall(head_of(f"GET {path_of(wire['unsigned_urls'][0])} HTTP/1.1"))
+        assert sock.recv(12) == b"HTTP/1.1 200"
+        assert mock.findings() == []
+    assert eventually(lambda: mock.findings(rule="broken-download-kept"))
+
+
+def test_a_seed_and_sound_are_found_where_the_models_list_has_none() -> None:
+    with MockServer(fixtures=STILL) as mock:
+        submit(mock, model="a/still", seed=5, generate_audio=True)
+        found = [finding["text"] for finding in mock.findings(rule="unsupported-by-model")]
+        assert [text.partition(":")[0] for text in found] == [
+            "a/still does not support seed",
+            "a/still does not support generate_audio",
+        ]
+        mock.reset()
+        submit(mock, model="a/still", generate_audio=False)
+        assert mock.findings(rule="unsupported-by-model") == []
+        submit(mock, model="a/still", seed=0)
+        assert len(mock.findings(rule="unsupported-by-model")) == 1
+
+
+def test_a_webhook_that_nobody_accepts_is_found_once_it_was_given_up() -> None:
+    with Receiver(*[500] * 5) as receiver, serving() as mock:
+        job_id = submit(mock, callback_url=receiver.url)
+        mock.advance(1)
+        assert tried(mock, 1)
+        assert mock.findings(rule="webhook-unanswered") == []
+        deliveries(mock)
+        (finding,) = mock.findings(rule="webhook-unanswered")
+        assert (finding["level"], finding["job_id"]) == ("warning", job_id)
+        assert finding["requests"] == (1,)
+        assert f"{job_id} was not accepted in 5 attempts: answer 2xx" in finding["text"]
+
+
+def test_a_webhook_that_is_accepted_at_last_is_no_finding() -> None:
+    with Receiver(500, 500) as receiver, serving() as mock:
+        submit(mock, callback_url=receiver.url)
+        deliveries(mock)
+        assert mock.findings() == []
+
+
+def test_what_the_journal_has_forgotten_is_said() -> None:
+    with MockServer(fixtures=[], max_requests=3) as mock:
+        finished(mock)
+        assert mock.findings(rule="journal-forgot") == []
+        polled(mock)
+        polled(mock)
+        (finding,) = mock.findings(rule="journal-forgot")
+        assert (finding["level"], finding["requests"]) == ("note", ())
+        assert "has forgotten 2 requests" in finding["text"]
+        assert "--max-requests" in finding["text"]
+    with MockServer(fixtures=[], max_requests=0) as mock:
+        finished(mock)
+        assert mock.findings() == []
+
+
+def test_findings_come_in_the_order_of_the_requests_and_can_be_filtered(
+    mock: MockServer,
+) -> None:
+    first = submit(mock, fps=30)
+    second = finished(mock, "mock:failed", seconds=5)["id"]
+    get(mock, f"{API}/videos/{first}/content", X_Test_Id="mine")
+    assert over(mock)
+
+    def found(query: str = "") -> list[str]:
+        reply = get(mock, f"/__mock/findings?{query}")
+        return [finding["rule"] for finding in reply.json["findings"]]
+
+    rules = ["ignored-field", "abandoned", "ignored-field", "downloaded-too-early"]
+    assert found() == rules
+    assert found("level=warning") == found("scope=mine") == rules[3:]
+    assert found("rule=ignored-field&level=error") == [rules[0], rules[2]]
+    assert found(f"job_id={second}") == rules[2:3]
+    assert found("job_id=latest") == rules[2:3]
+    assert found("rule=polled-after-end") == found("scope=nobody") == []
+    for wrong in ("level=bad", "rul=abandoned"):
+        assert get(mock, f"/__mock/findings?{wrong}").status == 400
+    assert [finding["rule"] for finding in mock.findings(job_id="latest")] == rules[2:3]
+
+
+def test_a_finding_is_for_a_test_to_assert_on(mock: MockServer) -> None:
+    submit(mock, fps=30)
+    assert over(mock)
+    with pytest.raises(AssertionError) as caught:
+        mock.assert_no_findings()
+    first, *lines = str(caught.value).splitlines()
+    assert first == "the client has findings:" and len(lines) == 2
+    assert lines[0].startswith('error ignored-field: "fps" is no field of this API')
+    assert lines[1].startswith("error abandoned: ")
+    assert all(line.endswith(" (requests 1)") for line in lines)
+    with pytest.raises(AssertionError, match="abandoned"):
+        mock.assert_no_findings(ignore=["ignored-field"])
+    mock.assert_no_findings(ignore=("ignored-field", "abandoned"))
+    mock.reset()
+    mock.assert_no_findings()
+
+
+def test_what_one_request_shows_is_logged_with_it(mock: MockServer) -> None:
+    lines = lines_of(mock)
+    post(mock, veo(image="\x1b[2J", **{"\x1b[2J": 1}))
+    fetched(mock)
+    assert [line.strip()[:20] for line in lines if "!" in line] == [
+        '! ignored-field: "im',
+        r'! ignored-field: "\x',
+        "! downloaded-too-ear",
+    ]
+    assert lines[1].startswith('         ! ignored-field: "image" is no field')
+    assert all(line.isprintable() for line in lines)
+
+
+def test_the_command_ends_with_a_line_for_each_rule() -> None:
+    with running("--port", "0") as (started, origin):
+        for _ in range(3):
+            submit(origin, fps=30)
+        refused = call(origin, "POST", "/videos", VEO)
+        assert refused.status == 404
+        started.terminate()
+        _, err = started.communicate(timeout=PATIENCE)
+    assert len(re.findall("(?m)^ +! ignored-field: ", err)) == 3
+    summary = [line for line in err.splitlines() if re.match(r"\d+ x ", line)]
+    assert [re.sub(":.*", "", line) for line in summary] == [
+        "3 x error ignored-field",
+        "3 x error abandoned",
+        "1 x error wrong-address",
+    ]
+    assert summary == err.splitlines()[-3:]
+
+
+def test_a_quiet_command_keeps_its_findings_to_itself() -> None:
+    with running("--port", "0", "-q") as (started, origin):
+        submit(origin, fps=30)
+        assert get(origin, "/__mock/findings").json["findings"]
+        started.terminate()
+        _, err = started.communicate(timeout=PATIENCE)
+    assert err == "30 models checked (fixtures.json)\n"
+
+
+def test_findings_can_be_looked_at_while_requests_come(mock: MockServer) -> None:
+    def client(number: int) -> None:
+        for _ in range(20):
+            if number:
+                finished(mock, fps=30)
+            else:
+                mock.findings()
+
+    in_parallel(5, client)
+    assert over(mock)
+    assert len(mock.findings(rule="ignored-field")) == 80
+    assert len(mock.findings(rule="never-downloaded")) == 80
+
+
+def test_every_rule_says_what_it_is() -> None:
+    for name, rule in ovm.RULES.items():
+        assert rule.seen.__doc__ and rule.level in ("error", "warning", "note"), name
+        assert name in README
+
+
+def test_no_finding_shows_a_key() -> None:
+    with serving(api_key="sk-right") as mock:
+        lines = lines_of(mock)
+        call(mock, "POST", "/v1/videos", VEO, key="sk-wrong")
+        for _ in range(2):
+            post(mock, key="sk-wrong")
+            post(mock, veo(prompt="mock:no-credits"), key="sk-right", fps="sk")
+        job_id = post(mock, veo(image=1), key="sk-right").json["id"]
+        for _ in range(2):
+            wire = get(mock, f"{API}/videos/{job_id}", key="sk-right").json
+        get(mock, wire["urls"][0], key="sk-right")
+        assert over(mock)
+        found = mock.findings()
+        assert len({finding["rule"] for finding in found}) >= 4
+        with pytest.raises(AssertionError) as caught:
+            mock.assert_no_findings()
+        for text in (json.dumps(found), str(caught.value), "\n".join(lines)):
+            assert "sk-" not in text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        [],
+        "text",
+        veo(provider={"options": {"x": None}}),
+        veo(provider=None, frame_images=None, size=7),
+        veo(size="0x0", resolution="720p"),
+        veo(size="99999999999999999999x1", aspect_ratio="9:16"),
+        {**VEO, "": 1, "x" * 5000: 1},
+        {**VEO, **{f"key{i}": i for i in range(500)}},
+    ],
+)
+def test_looking_for_findings_survives_any_body(mock: MockServer, body: Any) -> None:
+    lines_of(mock)
+    assert post(mock, body).status in (202, 400)
+    assert get(mock, "/__mock/findings").status == 200
+    assert not mock.errors
+
+
+# ============ Trial
+
+PATIENT = """
+import http.client, json, os, sys, time
+host = os.environ["OPENROUTER_VIDEO_MOCK"].removeprefix("http://")
+def ask(method, path, body=None, once=False):
+    while True:
+        connection = http.client.HTTPConnection(host, timeout=20)
+        key = {"Authorization": "Bearer " + os.environ["OPENROUTER_API_KEY"]}
+        try:
+            connection.request(method, "/api/v1/videos" + path, body, key)
+            reply = connection.getresponse()
+            data = reply.read()
+        except (OSError, http.client.HTTPException):
+            if once:
+                sys.exit("the answer was lost")
+            continue
+        if reply.status not in (429, 503):
+            return reply, data
+        time.sleep(float(reply.headers.get("Retry-After", 0.02)))
+reply, data = ask("POST", "", json.dumps({"model": "x/y", "prompt": "a cat"}), once=True)
+wire = json.loads(data)
+while wire.get("status") in ("pending", "in_progress"):
+    time.sleep(0.05)
+    wire = json.loads(ask("GET", "/" + wire["id"])[1])
+if not wire.get("unsigned_urls"):
+    sys.exit("no clip: " + json.dumps(wire))
+reply, data = ask("GET", "/" + wire["id"] + "/content")
+sys.exit(not data[4:8] == b"ftyp")
+"""  # a client that does all that can be done
+HASTY = """
+import http.client, json, os, sys
+host = os.environ["OPENROUTER_VIDEO_MOCK"].removeprefix("http://")
+def ask(method, path, body=None):
+    connection = http.client.HTTPConnection(host, timeout=20)
+    connection.request(method, "/api/v1/videos" + path, body, {"Authorization": "Bearer k"})
+    reply = connection.getresponse()
+    return reply.status, reply.read()
+wire = {"id": "", "status": "pending"}
+status, data = ask("POST", "", json.dumps({"model": "x/y", "prompt": "a cat"}))
+while status < 300 and (wire := json.loads(data))["status"] in ("pending", "in_progress"):
+    status, data = ask("GET", "/" + wire["id"])
+if status > 299 or wire["status"] != "completed":
+    sys.exit(1)
+open(os.devnull, "wb").write(ask("GET", "/" + wire["id"] + "/content")[1])
+"""  # a client that gives up at the first thing that is not as expected, and never looks
+LYING = "pass"
+STRICT = "raise SystemExit(1)"
+
+
+class Judged(NamedTuple):
+    done: Done
+    rows: dict[str, dict[str, Any]]  # by trial
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        return {name: row["reason"] for name, row in self.rows.items()}
+
+    @property
+    def failed(self) -> set[str]:
+        return {name for name, row in self.rows.items() if not row["passed"]}
+
+
+def judged(
+    folder: Path, client: str, *only: str, flags: Sequence[str] = (), words: Any = ()
+) -> Judged:
+    """What the trials say of a client in Python, which gets these words as arguments."""
+    script, report = write(folder / "client.py", client), folder / "report.json"
+    chosen = [f"--trial-only={name}" for name in only]
+    arguments = ["--trial", "--trial-jobs=24", f"--report={report}", *chosen, *flags]
+    done = command(*arguments, "--", sys.executable, "-I", "-S", str(script), *words)
+    assert report.exists(), done
+    rows = json.loads(report.read_text(encoding="utf-8"))
+    return Judged(done, {row["trial"]: row for row in rows})
+
+
+def download(mock: MockServer) -> bool:
+    """Whether a client that does what is right got its clip from a trial."""
+    with contextlib.suppress(ConnectionError, http.client.HTTPException):
+        reply = post(mock)
+        while reply.status in (429, 503):
+            mock.advance(float(reply.headers.get("Retry-After", 1)))
+            reply = post(mock)
+        wire = reply.json
+        while wire.get("status") in WAITING:
+            mock.advance(1)
+            with contextlib.suppress(ConnectionError):
+                reply = get(mock, f"{API}/videos/{wire['id']}")
+                wire = reply.json if reply.status == 200 else wire
+            if mock.config.trial == "never-ends" and reply.status == 200:
+                return False
+        while wire.get("unsigned_urls"):
+            with contextlib.suppress(http.client.HTTPException):
+                clip = content(mock, wire)
+                return clip[4:8] == b"ftyp"
+    return False
+
+
+def test_a_patient_client_passes_every_trial_that_ends(tmp_path: Path) -> None:
+    names = [name for name in ovm.TRIALS if name != "never-ends"]
+    patient, rows = judged(tmp_path, PATIENT, *names)
+    assert patient.status == 0, patient.out
+    lines = patient.out.splitlines()
+    assert [line.split()[:2] for line in lines[:-1]] == [["passed", name] for name in names]
+    assert lines[-1] == f"{len(names)} of {len(names)} passed"
+    assert patient.err == "" and "\x1b" not in patient.out
+    for name, row in rows.items():
+        trial = ovm.TRIALS[name]
+        assert row["delivered"] == trial.reachable == (row["exit"] == 0), row
+        told = "clip delivered" if trial.reachable else "failure told as such"
+        assert row["reason"] == told
+        assert lines[names.index(name)].endswith(f"{trial.says}: {told}")
+    assert rows["slow-start"]["seconds"] >= 4 and rows["download-stalled"]["seconds"] >= 5
+
+
+def test_a_client_that_always_reports_success_fails_every_trial(tmp_path: Path) -> None:
+    lying = judged(tmp_path, LYING)
+    assert lying.done.status == 1 and list(lying.rows) == list(ovm.TRIALS)
+    assert set(lying.reasons.values()) == {"success although no whole clip was delivered"}
+    assert lying.failed == set(ovm.TRIALS)
+
+
+def test_a_client_that_gives_up_and_never_looks_fails_where_it_should(
+    tmp_path: Path,
+) -> None:
+    names = [
+        *("in-progress", "poll-503", "poll-429", "poll-closed", "submit-503", "submit-429"),
+        *("submit-lost", "download-cut", "empty-clip", "not-a-clip", "failed", "no-urls"),
+        *("refused-402", "elsewhere", "two-outputs"),
+    ]
+    hasty = judged(tmp_path, HASTY, *names)
+    reasons = hasty.reasons
+    for name, start in {
+        "in-progress": "clip delivered",
+        "two-outputs": "clip delivered",
+        "elsewhere": "clip delivered",
+        "poll-503": "Given up after a poll that got 503",
+        "poll-429": "Given up after a poll that got 429",
+        "poll-closed": "Given up after a poll that got no answer",
+        "submit-503": "gave up, although patience gets the clip",
+        "submit-429": "gave up, although patience gets the clip",
+        "submit-lost": "failure told as such",
+        "download-cut": "The only download of this job was not a whole clip",
+        "empty-clip": "success although no whole clip was delivered",
+        "not-a-clip": "success although no whole clip was delivered",
+        "failed": "failure told as such",
+        "refused-402": "failure told as such",
+    }.items():
+        assert reasons.pop(name).startswith(start), (name, hasty.rows[name])
+    assert set(reasons) == {"no-urls"}
+    assert hasty.failed >= {"poll-503", "submit-503", "download-cut", "empty-clip"}
+    assert hasty.done.out.splitlines()[-1].startswith(f"{15 - len(hasty.failed)} of 15 ")
+
+
+def test_what_stands_in_arguments_and_environment_and_what_the_client_prints(
+    tmp_path: Path,
+) -> None:
+    client = (
+        "import json, os, sys\n"
+        "print(json.dumps({**os.environ, 'words': sys.argv[1:]}))\n"
+        "sys.exit('no\\x1b[2J')"
+    )
+    words = ["--base={url}/videos", "{key}", "--", "a {cat}"]
+    done, rows = judged(tmp_path, client, "refused-401", words=words)
+    assert done.status == 0 and rows["refused-401"]["exit"] == 1
+    line, last = rows["refused-401"]["output"].splitlines()
+    assert last == "no\x1b[2J"
+    seen = json.loads(line)
+    url, key = seen["OPENROUTER_BASE_URL"], seen["OPENROUTER_API_KEY"]
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/api/v1", url) and key
+    assert (seen["OPENAI_BASE_URL"], seen["OPENAI_API_KEY"]) == (url, key)
+    assert seen["OPENROUTER_VIDEO_MOCK"] == url.removesuffix(API)
+    assert seen["words"] == [f"--base={url}/videos", key, "--", "a {cat}"]
+
+
+def test_what_a_failing_client_printed_is_shown_at_its_end_and_harmless(
+    tmp_path: Path,
+) -> None:
+    client = "print('\\n'.join(f'line {i}' for i in range(50)) + '\\x1b[2J')"
+    done, _ = judged(tmp_path, client, "failed")
+    shown = [line.strip() for line in done.out.splitlines() if "|" in line]
+    assert shown == [f"| line {i}" for i in range(30, 49)] + [r"| line 49\x1b[2J"]
+
+
+def test_a_terminal_gets_colours(tmp_path: Path) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    arguments = ["--trial", "--trial-only", "failed", "--", sys.executable, "-IS", "-c"]
+    for client in (STRICT, LYING):
+        main([*arguments, client], environment={}, stdout=terminal, stderr=io.StringIO())
+    assert re.findall(r"\x1b\[(\d+)m(\w+)", terminal.getvalue()) == [
+        ("32", "passed"),
+        ("31", "FAILED"),
+    ]
+
+
+def test_what_keeps_a_trial_from_starting_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    bad = write(tmp_path / "f.json", {"fixtures": [{"match": {"promt": "x"}}]})
+    place = f'{bad}: fixtures[0].match.promt: unknown key, did you mean "prompt"?\n'
+    for arguments, line in (
+        (["--", "/nowhere/client"], "/nowhere/client: No such file or directory\n"),
+        (["--", str(tmp_path)], f"{tmp_path}: Permission denied\n"),
+        (["-f", str(bad), "--", "true"], place),
+    ):
+        assert command("--trial", *arguments) == (1, "", line)
+
+
+def test_a_report_that_cannot_be_written_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    arguments = ["--trial", "--trial-only=failed", f"--report={tmp_path}", "--", "false"]
+    done = command(*arguments)
+    assert done.status == 1 and done.err == f"{tmp_path}: Is a directory\n"
+    assert done.out.endswith("1 of 1 passed\n")
+
+
+def test_an_unknown_trial_is_wrong_usage() -> None:
+    done = command("--trial", "--trial-only=poll-530", "--", "true")
+    assert (done.status, done.out) == (2, "")
+    assert "--trial-only: there is no 'poll-530', did you mean \"poll-503\"?" in done.err
+    for arguments in (["--trial"], ["--trial", "--trial-timeout=0", "--", "true"]):
+        assert command(*arguments).status == 2
+    with pytest.raises(SetupError, match='trial: there is no .*did you mean "failed"'):
+        MockServer(trial="faild")
+
+
+@contextlib.contextmanager
+def childbed(seconds: int) -> Iterator[tuple[str, str, socket.socket]]:
+    """A client that has a child and lives so long, its argument, and where the children call."""
+    child = (
+        "import socket, sys, time; s = socket.create_connection(('127.0.0.1', "
+        "int(sys.argv[1]))); s.send(b'x'); print(flush=True); time.sleep(600)"
+    )
+    client = f"""
+import subprocess, sys, time
+words = [sys.executable, "-IS", "-c", {child!r}, sys.argv[1]]
+subprocess.Popen(words, stdout=subprocess.PIPE).stdout.read(1)
+print("waiting", flush=True)
+time.sleep({seconds})
+"""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(PATIENCE)
+        yield client, str(listening.getsockname()[1]), listening
+
+
+def is_gone(child: socket.socket) -> bool:
+    """That a child which called does not live any more; else TimeoutError."""
+    with child:
+        child.settimeout(PATIENCE)
+        return read_to_the_end(child) in (b"", b"x")
+
+
+def test_nothing_that_a_client_started_is_left_running(tmp_path: Path) -> None:
+    with childbed(0) as (client, port, listening):
+        done, _ = judged(tmp_path, client, "failed", words=[port])
+        assert done.status == 1 and is_gone(listening.accept()[0])
+
+
+def test_a_client_that_never_gives_up_is_stopped_which_is_no_fault_where_nothing_ends(
+    tmp_path: Path,
+) -> None:
+    names = ("refused-400", "never-ends")
+    with childbed(600) as (client, port, listening):
+        flags = ["--trial-timeout", "0.4"]
+        stopped = judged(tmp_path, client, *names, flags=flags, words=[port])
+        listening.settimeout(0)
+        with contextlib.suppress(BlockingIOError):  # on a busy machine none got so far
+            for _ in names:
+                assert is_gone(listening.accept()[0])
+    assert stopped.done.status == 1 and stopped.failed == {"refused-400"}
+    assert stopped.reasons == {
+        "never-ends": "never gave up: stopped after 0.4 s",
+        "refused-400": "still running after 0.4 s: stopped",
+    }
+    lines = [line.split()[:2] for line in stopped.done.out.splitlines()]
+    assert [words for words in lines if words != ["|", "waiting"]] == [
+        ["FAILED", "refused-400"],
+        ["passed", "never-ends"],
+        ["1", "of"],
+    ]
+    assert stopped.done.out.endswith("1 of 2 passed; failed: refused-400\n")
+    assert {row["exit"] for row in stopped.rows.values()} == {None}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_trials_and_all_that_they_started(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with childbed(600) as (client, port, listening):
+        script = str(write(tmp_path / "client.py", client))
+        flags = ["--trial", "--trial-jobs=2", "--trial-only=failed", "--trial-only=expired"]
+        words = ["-m", "openrouter_video_mock", *flags, "--", sys.executable, script, port]
+        started = subprocess.Popen(
+            [sys.executable, *words],
+            cwd=installation().name,
+            env=environment_with({}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            calling = [listening.accept()[0] for _ in range(2)]
+            started.send_signal(number)
+            out, err = started.communicate(timeout=PATIENCE)
+        finally:
+            started.kill()
+        assert (started.returncode, out, err) == (1, "", "")
+        assert all(is_gone(child) for child in calling)
+
+
+@pytest.mark.parametrize(
+    "trial", [name for name in ovm.TRIALS if name not in ("download-stalled", "slow-start")]
+)
+def test_a_client_in_the_same_process_can_be_tried_as_well(trial: str) -> None:
+    with MockServer(trial=trial) as mock:
+        succeeded = download(mock)
+        assert over(mock)
+        verdict = mock.trial_verdict(succeeded)
+        assert verdict["passed"] and verdict["delivered"] is succeeded
+        assert succeeded is ovm.TRIALS[trial].reachable
+        with pytest.raises(AssertionError, match=rf"^{trial}: (success|failure) although"):
+            mock.trial_verdict(not succeeded)
+
+
+def test_a_verdict_right_after_the_download_knows_of_it() -> None:
+    with MockServer(trial="straight") as mock:
+        for _ in range(50):
+            mock.reset()
+            assert mock.trial_verdict(download(mock))["delivered"]
+
+
+def test_a_trial_takes_models_that_no_list_has_and_nothing_of_it_outlives_a_reset() -> None:
+    with MockServer(trial="failed", fixtures=str(FIXTURES)) as mock:
+        for _ in range(2):
+            job_id = submit(mock, model="no/such-model")
+            assert poll_to_the_end(mock, job_id)["status"] == "failed"
+            assert mock.trial_verdict(False)["reason"] == "failure told as such"
+            mock.reset()
+        with pytest.raises(AssertionError, match="failed: success although no whole clip"):
+            mock.trial_verdict(True)
+
+
+def test_a_client_has_a_key_that_its_trials_take(tmp_path: Path) -> None:
+    done, _ = judged(tmp_path, PATIENT, "straight", flags=["--api-key=right"])
+    assert done.status == 0, done.out
+
+
+def test_a_clip_that_came_as_a_range_is_a_whole_one_too() -> None:
+    with MockServer(trial="straight") as mock:
+        url = finished(mock)["urls"][0]
+        size = int(get(mock, url, key=None, Range="bytes=0-").headers["Content-Length"])
+        assert over(mock)
+        assert mock.trial_verdict(True)["delivered"]
+        mock.reset()
+        url = finished(mock)["urls"][0]
+        get(mock, url, key=None, Range=f"bytes=0-{size // 2}")
+        assert over(mock)
+        assert not mock.trial_verdict(False)["delivered"]
+
+
+def test_there_is_no_verdict_without_a_trial(mock: MockServer) -> None:
+    with pytest.raises((ValueError, RuntimeError), match="trial"):
+        mock.trial_verdict(True)
+
+
+def test_a_verdict_shows_warnings_and_fails_for_errors() -> None:
+    with MockServer(trial="in-progress") as mock:
+        wire = finished(mock)
+        for _ in range(2):
+            poll(mock, wire["id"])
+        content(mock, wire)
+        assert over(mock)
+        (said,) = mock.trial_verdict(True)["findings"]
+        assert said.startswith("polled-after-end: 2 polls after")
+        submit(mock, fps=30)
+        with pytest.raises(AssertionError, match='^in-progress: "fps" is no field'):
+            mock.trial_verdict(True)
+
+
+def seen(rule: str, level: str = "error") -> dict[str, Any]:
+    return {"rule": rule, "level": level, "text": f"text of {rule}"}
+
+
+@pytest.mark.parametrize(
+    ("trial", "succeeded", "delivered", "findings", "stopped", "passed", "reason"),
+    [
+        ("straight", True, True, [], 0, True, "clip delivered"),
+        ("straight", True, False, [], 0, False, "success although no whole clip was"),
+        ("straight", False, True, [], 0, False, "failure although a whole clip was"),
+        ("straight", False, False, [], 0, False, "gave up, although patience gets the"),
+        ("straight", False, False, [], 7, False, "still running after 7 s: stopped"),
+        ("straight", False, True, [], 0.5, False, "still running after 0.5 s: stopped"),
+        ("straight", True, True, [seen("abandoned")], 0, False, "text of abandoned"),
+        ("straight", True, True, [seen("x", "warning")], 0, True, "clip delivered"),
+        ("straight", True, False, [seen("abandoned")], 0, False, "success although"),
+        ("failed", False, False, [], 0, True, "failure told as such"),
+        ("failed", True, False, [], 0, False, "success although no whole clip was"),
+        ("empty-clip", False, False, [seen("broken-download-kept")], 0, True, "failure"),
+        ("empty-clip", False, False, [seen("paid-twice")], 0, False, "text of paid"),
+        ("never-ends", False, False, [], 3, True, "never gave up: stopped after 3 s"),
+        ("never-ends", False, False, [seen("abandoned")], 0, True, "failure told"),
+        ("never-ends", True, False, [], 0, False, "success although no whole clip was"),
+    ],
+)
+def test_a_verdict_rests_on_truth_reach_and_errors(
+    trial: str,
+    succeeded: bool,
+    delivered: bool,
+    findings: list[dict[str, Any]],
+    stopped: float,
+    passed: bool,
+    reason: str,
+) -> None:
+    judge = ovm.verdict_of
+    verdict = judge(ovm.TRIALS[trial], succeeded, delivered, findings, stopped)
+    assert verdict["passed"] is passed and verdict["reason"].startswith(reason)
+    assert verdict["delivered"] is delivered
+    excused = ovm.TRIALS[trial].excused
+    kept = [f for f in findings if f["rule"] not in excused]
+    assert verdict["findings"] == [f"{f['rule']}: {f['text']}" for f in kept]
+
+
+def test_every_trial_says_what_happens_and_excuses_rules_that_exist() -> None:
+    for name, trial in ovm.TRIALS.items():
+        assert trial.says and set(trial.excused) <= set(ovm.RULES), name
+        assert name in README
 
 
 # ============ Control API and status page
