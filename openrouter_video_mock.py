@@ -123,24 +123,17 @@ JsonPath = tuple[Any, ...]
 _MISSING: Any = object()
 _MAX_SAFE_INTEGER = 2**53 - 1
 _LONGEST_URL = 8_192
-_TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "boolean": (bool,),
-    "number": (int, float),
-    "int": (int, float),
-    "array": (list, tuple),
-    "object": (dict,),
-    "record": (dict,),
-}
 _JS_TYPES = {
     str: "string",
     bool: "boolean",
     int: "number",
     float: "number",
     list: "array",
+    tuple: "array",
     dict: "object",
     type(None): "null",
 }
+_JS_TYPE_OF = {"int": "number", "record": "object"}  # of these kinds; of others, the kind
 
 
 class SetupError(ValueError):
@@ -158,7 +151,7 @@ def issues_of(
     `strict` refuses keys that the schema does not have, but those that begin with _ (comments).
     """
     kind = schema.get("type")
-    if schema.get("nullable") and _JS_TYPES.get(type(value)) == "null":
+    if schema.get("nullable") and value is None:
         return
     if "enum" in schema:
         if value not in schema["enum"]:
@@ -167,7 +160,7 @@ def issues_of(
         yield from _union_issues(schema["oneOf"], value, path)
     elif kind is None:
         return
-    elif type(value) not in _TYPES[kind]:
+    elif _JS_TYPES.get(type(value)) != _JS_TYPE_OF.get(kind, kind):
         yield _invalid_type("number" if kind == "int" else kind, value, path)
     elif kind == "array":
         for index, item in enumerate(value):
@@ -204,32 +197,26 @@ def _union_issues(
     """Of a union that is told apart by its key `type`."""
     if not isinstance(value, dict):  # there the code comes first
         yield {"code": "invalid_type", **_invalid_type("object", value, path)}
-        return
-    kind = value.get("type")
-    if isinstance(kind, str) and kind in options:
-        yield from issues_of(options[kind], value, path)
-        return
-    kinds = " | ".join(f"'{option}'" for option in options)
-    text = f"Invalid discriminator value. Expected {kinds}"
-    union: Json = {
-        "code": "invalid_union",
-        "errors": [],
-        "note": "No matching discriminator",
-    }
-    yield _issue(
-        (*path, "type"), text, **union, discriminator="type", options=list(options)
-    )
+    elif value.get("type") in list(options):
+        yield from issues_of(options[value["type"]], value, path)
+    else:
+        kinds = " | ".join(f"'{option}'" for option in options)
+        yield _issue(
+            (*path, "type"),
+            f"Invalid discriminator value. Expected {kinds}",
+            code="invalid_union",
+            errors=[],
+            note="No matching discriminator",
+            discriminator="type",
+            options=list(options),
+        )
 
 
 def _object_issues(
     schema: Json, value: Json, path: JsonPath, strict: bool
 ) -> Iterator[Json]:
-    fields: Any = schema.get("properties")
-    every = schema.get("values")
-    if every is not None:
-        fields = dict.fromkeys(value, every)
-    if fields is None:
-        return
+    every: Json = schema.get("values", {})
+    fields: Json = schema.get("properties") or dict.fromkeys(value, every)
     required = schema.get("required", ())
     for key, field in fields.items():
         if key in value or key in required:
@@ -241,7 +228,7 @@ def _object_issues(
 
 
 def _string_issues(schema: Json, value: str, path: JsonPath) -> Iterator[Json]:
-    longest, pattern = schema.get("maxLength"), schema.get("pattern", "")
+    longest, pattern = schema.get("maxLength"), schema.get("pattern")
     if longest is not None and len(value.encode("utf-16-le")) > 2 * longest:
         text = f"Too big: expected string to have <={longest} characters"
         size = {"code": "too_big", "maximum": longest, "inclusive": True}
@@ -249,43 +236,38 @@ def _string_issues(schema: Json, value: str, path: JsonPath) -> Iterator[Json]:
     elif pattern and not re.fullmatch(pattern, value, re.ASCII):
         shown = f"/^{pattern}$/"
         form = {"code": "invalid_format", "format": "regex", "pattern": shown}
-        yield _issue(
-            path, f"Invalid string: must match pattern {shown}", origin="string", **form
-        )
+        text = f"Invalid string: must match pattern {shown}"
+        yield _issue(path, text, origin="string", **form)
     elif schema.get("format") == "url" and not is_url(value):
         yield _issue(path, "Invalid URL", code="invalid_format", format="url")
 
 
 def _number_issues(schema: Json, value: float, path: JsonPath) -> Iterator[Json]:
     if schema["type"] == "int":
-        if isinstance(value, float) and not value.is_integer():
+        if value % 1:
             yield _invalid_type("int", value, path, format="safeint")
             return
-        if abs(value) > _MAX_SAFE_INTEGER:
-            yield _out_of_range("int", value, _MAX_SAFE_INTEGER, path)
+        if value > _MAX_SAFE_INTEGER:
+            yield _out_of_range("maximum", _MAX_SAFE_INTEGER, path, "int")
+        if value < -_MAX_SAFE_INTEGER:
+            yield _out_of_range("minimum", -_MAX_SAFE_INTEGER, path, "int")
     if not value <= schema.get("maximum", math.inf):
-        yield _out_of_range("number", value, schema["maximum"], path)
-    least = schema.get("minimum", -math.inf)
-    if value < least or value == schema.get("above"):
-        yield _out_of_range("number", value, least, path, inclusive="above" not in schema)
+        yield _out_of_range("maximum", schema["maximum"], path)
+    least, above = schema.get("minimum", -math.inf), schema.get("above")
+    if value < least or value == above:
+        yield _out_of_range("minimum", least, path, inclusive=above is None)
 
 
 def _out_of_range(
-    origin: str, value: float, bound: float, path: JsonPath, inclusive: bool = True
+    limit: str, bound: float, path: JsonPath, origin: str = "number", inclusive: bool = True
 ) -> Json:
-    size, limit, sign = "big", "maximum", "<"
-    if value <= bound:
-        size, limit, sign = "small", "minimum", ">"
-    if origin == "int" and value < 0:
-        size, limit, sign, bound = "small", "minimum", ">", -bound
-    parts = {"code": f"too_{size}", limit: bound}
+    size, sign = {"maximum": ("big", "<"), "minimum": ("small", ">")}[limit]
+    parts: Json = {"origin": origin, "code": f"too_{size}", limit: bound}
     if origin == "int":
         note = "Integers must be within the safe integer range."
-        parts = {**parts, "note": note, "origin": "int", "inclusive": True}
-    else:
-        parts = {"origin": origin, **parts, "inclusive": inclusive}
+        parts = {"code": parts["code"], limit: bound, "note": note, "origin": origin}
     text = f"Too {size}: expected {origin} to be {sign}{'=' * inclusive}{bound}"
-    return _issue(path, text, **parts)
+    return _issue(path, text, **parts, inclusive=inclusive)
 
 
 def is_url(text: str) -> bool:
@@ -501,7 +483,8 @@ ENDING_NAMES = [status.value for status in ENDINGS]
 EndingName = Literal["completed", "failed", "cancelled", "expired"]
 
 # Messages per HTTP status: SDK 1.3.84, where nothing better was recorded.
-STATUS_MESSAGES = {
+STATUS_MESSAGES: dict[int, str] = {
+    **http.client.responses,
     401: "User not found.",
     402: "Insufficient credits. Add more using https://openrouter.ai/credits",
     403: "Input was flagged by moderation",
@@ -521,10 +504,9 @@ class ApiError(Exception):
         self, status: int, message: str = "", metadata: Any = None, headers: Headers = ()
     ) -> None:
         self.status = status
+        self.message = message or STATUS_MESSAGES.get(status, "Error")
         self.metadata = metadata
         self.headers = headers
-        self.message = message or STATUS_MESSAGES.get(status, "")
-        self.message = self.message or http.client.responses.get(status, "Error")
         super().__init__(f"{status} {self.message}")
 
 
@@ -603,11 +585,7 @@ REQUEST_SCHEMA: Json = json.loads(r"""{
   }
 }""")
 _FIELDS: Json = REQUEST_SCHEMA["properties"]
-RESOLUTIONS: list[str] = _FIELDS["resolution"]["enum"]
-ASPECT_RATIOS: list[str] = _FIELDS["aspect_ratio"]["enum"]
-_FRAME_TYPE: Json = _FIELDS["frame_images"]["items"]["properties"]["frame_type"]
-FRAME_TYPES: list[str] = _FRAME_TYPE["enum"]
-_WHOLE_FIELDS = [name for name, field in _FIELDS.items() if field.get("type") == "int"]
+FRAME_TYPES = ("first_frame", "last_frame")
 
 
 class Shape(NamedTuple):
@@ -631,7 +609,6 @@ class VideoRequest(NamedTuple):
     prompt: str
     shape: Shape
     seed: int | None
-    callback_url: str | None
     body: Json  # as the client sent it, unknown keys included
 
 
@@ -644,6 +621,8 @@ def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text} is no JSON number")
+    if number.is_integer():
+        return int(number)
     return number
 
 
@@ -699,12 +678,9 @@ def parse_video_request(
         raise SchemaError([issue]) from None
     issues = list(itertools.islice(issues_of(REQUEST_SCHEMA, submit), _MOST_ISSUES))
     if isinstance(submit, dict):
-        issues += _check_callback(submit.get("callback_url"), callback_hosts)
+        issues += _callback_issues(submit.get("callback_url"), callback_hosts)
     if issues:
         raise SchemaError(issues)
-    for name in _WHOLE_FIELDS:
-        if name in submit:
-            submit[name] = int(submit[name])
     given = {name: submit.get(name) for name in Shape._fields[2:]}
     shape = Shape(
         frames=tuple(image["frame_type"] for image in submit.get("frame_images", ())),
@@ -716,7 +692,6 @@ def parse_video_request(
         prompt=submit.get("prompt", ""),
         shape=shape,
         seed=submit.get("seed"),
-        callback_url=submit.get("callback_url"),
         body=submit,
     )
 
@@ -725,13 +700,13 @@ def parse_video_request(
 _remembered_request = functools.lru_cache(maxsize=64)(parse_video_request)
 
 
-def _check_callback(url: Any, callback_hosts: Sequence[str]) -> list[Json]:
+def _callback_issues(url: Any, callback_hosts: Sequence[str]) -> Iterator[Json]:
     # Production insists on HTTPS; hosts that webhooks may go to need none here.
-    if not isinstance(url, str) or not is_url(url) or url.lower().startswith("https://"):
-        return []
-    if may_deliver(url, callback_hosts):
-        return []
-    return [_issue(("callback_url",), "callback_url must use HTTPS", code="custom")]
+    valid = isinstance(url, str) and is_url(url)
+    if valid and not (
+        url.lower().startswith("https://") or may_deliver(url, callback_hosts)
+    ):
+        yield _issue(("callback_url",), "callback_url must use HTTPS", code="custom")
 
 
 _LONGEST_TEXT = 16_384
@@ -755,17 +730,6 @@ def shorten(value: Any) -> Any:
         kept = itertools.islice(value.items(), _LONGEST_LIST)
         return {shorten(key): shorten(item) for key, item in kept}
     return value
-
-
-def kept_body(body: bytes, value: Any = None) -> bytes:
-    """What journal and jobs keep of a body: its JSON shortened, or else its beginning."""
-    if len(body) <= _SMALL_BODY:
-        return body
-    with contextlib.suppress(ValueError):
-        body = to_json(shorten(parse_json(body) if value is None else value))
-    if len(body) > 4 * _LONGEST_TEXT:
-        return body[:_LONGEST_TEXT] + "… (cut)".encode()
-    return body
 
 
 def shown_body(body: bytes) -> Any:
@@ -796,12 +760,12 @@ class Links(NamedTuple):
 
     def signed_url(self, job_id: str, index: int, expires: int) -> str:
         """The download that needs none.  The form is the mock's own: production's is not known."""
-        signature = sign_download(self.secret, job_id, index, expires)
+        signature = sign_download(self.secret, job_id, index, str(expires))
         return f"{self.content_url(job_id, index)}&expires={expires}&signature={signature}"
 
 
 @functools.lru_cache(maxsize=1024)  # every poll of a completed job carries it
-def sign_download(secret: bytes, job_id: str, index: int, expires: int) -> str:
+def sign_download(secret: bytes, job_id: str, index: int, expires: str) -> str:
     """Hex HMAC-SHA256 over job, index and expiry (unix seconds)."""
     text = f"{job_id}/{index}/{expires}"
     return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
@@ -812,9 +776,7 @@ def check_signature(
 ) -> None:
     """403 unless the query is one that Links.signed_url made, and still in time."""
     expires = parameters.get("expires", "")
-    if not re.fullmatch("[0-9]{1,12}", expires):
-        expires = "0"
-    wanted = sign_download(secret, job_id, index, int(expires))
+    wanted = sign_download(secret, job_id, index, expires)
     if not hmac.compare_digest(wanted.encode(), parameters["signature"].encode()):
         raise ApiError(403, "Invalid signature")
     if now >= int(expires):
@@ -832,32 +794,31 @@ def job_to_wire(job: Job, now: float, links: Links) -> Json:
     }
     if status in WAITING:
         return wire
-    if status is Status.COMPLETED:
-        wire["unsigned_urls"] = unsigned_urls(job, links)
-        if job.plan.stored and now < expires_at(job):
-            wire["urls"] = signed_urls(job, links)
-            wire["expires_at"] = expires_at(job)
-        wire["usage"] = usage_to_wire(job)
-    else:
-        wire["error"] = job.error
+    wire.update(outcome_to_wire(job, now, links))
     for key in job.plan.omit:
         wire.pop(key, None)
     return wire
 
 
-def unsigned_urls(job: Job, links: Links) -> list[str]:
-    """One download URL per output, or those that the fixture names."""
-    if job.plan.unsigned_urls is not None:
-        return list(job.plan.unsigned_urls)
-    return [links.content_url(job.id, index) for index in range(job.plan.outputs)]
+def outcome_to_wire(job: Job, now: float, links: Links) -> Json:
+    """What poll and webhook say of the end: the error, or URLs per output and the cost in USD.
 
-
-def signed_urls(job: Job, links: Links) -> list[str]:
-    """One URL per output that needs no key; on the mock's other origin, if the fixture says so."""
-    if job.plan.elsewhere:
-        links = links._replace(origin=other_origin(links.origin))
-    end = expires_at(job)
-    return [links.signed_url(job.id, index, end) for index in range(job.plan.outputs)]
+    The signed URLs need no key; they are left out once the outputs are not kept any more.
+    """
+    plan, end = job.plan, expires_at(job)
+    if job.ending is not Status.COMPLETED:
+        return {"error": job.error}
+    indexes = range(plan.outputs)
+    wire: Json = {"unsigned_urls": plan.unsigned_urls}
+    if plan.unsigned_urls is None:
+        wire["unsigned_urls"] = [links.content_url(job.id, index) for index in indexes]
+    if plan.stored and now < end:
+        if plan.elsewhere:
+            links = links._replace(origin=other_origin(links.origin))
+        wire["urls"] = [links.signed_url(job.id, index, end) for index in indexes]
+        wire["expires_at"] = end
+    wire["usage"] = {"cost": job.cost, "is_byok": plan.is_byok}
+    return wire
 
 
 def other_origin(origin: str) -> str:
@@ -865,11 +826,6 @@ def other_origin(origin: str) -> str:
     if "//localhost" in origin:
         return origin.replace("//localhost", "//127.0.0.1")
     return re.sub(r"//(\[.*\]|[^:/]*)", "//localhost", origin)
-
-
-def usage_to_wire(job: Job) -> Json:
-    """The cost in USD, and whether a provider key of the user's own paid."""
-    return {"cost": job.cost, "is_byok": job.plan.is_byok}
 
 
 # ============ 3. Catalogue and cost: Model, check_against_catalogue, output_size, cost_of ====
@@ -2113,7 +2069,7 @@ class Job(NamedTuple):
 
     id: str
     submit: VideoRequest  # shortened, its body in `request`
-    request: bytes  # the body, as kept_body keeps it
+    request: bytes  # the body, as kept_body_of keeps it
     model: Model
     plan: Plan
     fixture: str | None
@@ -2242,7 +2198,7 @@ class Note:
     ms = 0.0
     seq = 0
     time = 0.0
-    body: bytes | None = None  # as kept_body keeps it
+    body: bytes | None = None  # as kept_body_of keeps it
 
 
 class Wait:
@@ -3245,21 +3201,14 @@ class Delivery(NamedTuple):
 
 
 def _webhook_event(job: Job) -> bytes:
-    data: Json = {
-        "id": job.id,
-        "status": job.ending.value,
-        "generation_id": job.id,
-        "model": job.submit.model,
-    }
-    if job.ending is Status.COMPLETED:
-        data["unsigned_urls"] = unsigned_urls(job, Links(job.origin))
-        data["usage"] = usage_to_wire(job)
-    else:
-        data["error"] = job.error
+    status = job.ending.value
+    never = math.inf  # an event has no signed URLs
+    outcome = outcome_to_wire(job, never, Links(job.origin))
+    named = {"status": status, "generation_id": job.id, "model": job.submit.model}
     event = {
-        "type": f"video.generation.{job.ending.value}",
+        "type": f"video.generation.{status}",
         "created_at": iso_time(job.ends_at),
-        "data": data,
+        "data": {"id": job.id, **named, **outcome},
     }
     return to_json(event)
 
@@ -3612,11 +3561,17 @@ class Request(NamedTuple):
 
 
 def kept_body_of(request: Request, value: Any = None) -> bytes:
-    """What journal and job keep of the body, worked out once; `value` is its JSON, if known."""
-    note = request.note
-    if note.body is None:
-        note.body = kept_body(request.body, value)
-    return note.body
+    """What journal and job keep of the body, worked out once: its JSON shortened, or else its
+    beginning; `value` is its JSON, if known."""
+    if request.note.body is None:
+        body = request.body
+        if len(body) > _SMALL_BODY:
+            with contextlib.suppress(ValueError):
+                body = to_json(shorten(parse_json(body) if value is None else value))
+        if len(body) > 4 * _LONGEST_TEXT:
+            body = body[:_LONGEST_TEXT] + "… (cut)".encode()
+        request.note.body = body
+    return request.note.body
 
 
 class Response(NamedTuple):
@@ -5665,7 +5620,7 @@ class VideoMock:
             fixture,
             pace,
             self.now(),
-            submit.callback_url or self.config.callback_url or None,
+            submit.body.get("callback_url") or self.config.callback_url or None,
             request=kept_body_of(request, submit.body),
             origin=self.links(request).origin,
             **facts,
