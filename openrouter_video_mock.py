@@ -843,17 +843,17 @@ class Model(NamedTuple):
     name: str = ""
     created: int = 0  # unix seconds
     description: str | None = None
-    supported_resolutions: tuple[str, ...] | None = None  # None in a list: anything goes
-    supported_aspect_ratios: tuple[str, ...] | None = None
-    supported_sizes: tuple[str, ...] | None = None
-    supported_durations: tuple[int, ...] | None = None
-    supported_frame_images: tuple[str, ...] | None = None  # None: no frame image at all
+    supported_resolutions: Sequence[str] | None = None  # None in a list: anything goes
+    supported_aspect_ratios: Sequence[str] | None = None
+    supported_sizes: Sequence[str] | None = None
+    supported_durations: Sequence[int] | None = None
+    supported_frame_images: Sequence[str] | None = None  # None: no frame image at all
     upscale_factor: dict[str, float] | None = None  # {"min", "max"}: an upscaler
-    creativity: tuple[int, ...] | None = None
+    creativity: Sequence[int] | None = None
     generate_audio: bool | None = None
     seed: bool | None = None
     pricing_skus: dict[str, str] | None = None
-    allowed_passthrough_parameters: tuple[str, ...] = ()
+    allowed_passthrough_parameters: Sequence[str] = ()
     defaults: Json = {}  # duration, resolution, aspect_ratio of a request without
     billing: dict[str, float] = {}  # factor, minimum_seconds
 
@@ -895,20 +895,18 @@ def check_references(body: Json) -> None:
 
 def check_prompt(submit: VideoRequest, model: Model) -> None:
     """Refuse what has neither prompt nor image; some models need something else."""
-    references = submit.shape.references
-    if submit.prompt:
-        return
+    given = set(submit.shape.references)
+    enough = {"image_url"}
+    text = f"{model.provider} video generations require a prompt when no image input is provided"
+    if submit.shape.frames:
+        given.add("image_url")
+    if model.upscale_factor:
+        enough.add("video_url")
     if model.id == "heygen/avatar-iv":
-        if "audio_url" in references:
-            return
+        enough = {"audio_url"}
         text = "avatar-iv requires a prompt (script) or an audio input reference"
+    if not submit.prompt and not given & enough:
         raise ApiError(400, text)
-    if submit.shape.frames or "image_url" in references:
-        return
-    if model.upscale_factor and "video_url" in references:
-        return
-    words = "video generations require a prompt when no image input is provided"
-    raise ApiError(400, f"{model.provider} {words}")
 
 
 def check_against_catalogue(submit: VideoRequest, model: Model) -> None:
@@ -945,27 +943,16 @@ def _not_supported(word: str, value: str, offer: str) -> ApiError:
     return ApiError(400, text, metadata)
 
 
-_SHORT_SIDES = {  # pixels
-    "360p": 360,
-    "480p": 480,
-    "720p": 720,
-    "768p": 768,
-    "1080p": 1080,
-    "1K": 1024,
-    "2K": 1440,
-    "4K": 2160,
-}
+# Pixels.
+_SHORT_SIDES: dict[str, int] = json.loads("""{
+  "360p": 360, "480p": 480, "720p": 720, "768p": 768, "1080p": 1080,
+  "1K": 1024, "2K": 1440, "4K": 2160
+}""")
 # What Seedance really produces, portrait mirrored; its catalogue lists other sizes for some.
-_SEEDANCE_SIZES = {
-    ("480p", "16:9"): (864, 496),
-    ("480p", "4:3"): (752, 560),
-    ("480p", "1:1"): (640, 640),
-    ("480p", "21:9"): (992, 432),
-    ("720p", "16:9"): (1280, 720),
-    ("720p", "4:3"): (1112, 834),
-    ("720p", "1:1"): (960, 960),
-    ("720p", "21:9"): (1470, 630),
-}
+_SEEDANCE_SIZES: Json = json.loads("""{
+  "480p": {"16:9": [864, 496], "4:3": [752, 560], "1:1": [640, 640], "21:9": [992, 432]},
+  "720p": {"16:9": [1280, 720], "4:3": [1112, 834], "1:1": [960, 960], "21:9": [1470, 630]}
+}""")
 _UPSCALER_INPUT = (1280, 720)  # pixels; the mock never looks at the video that it is given
 
 
@@ -1003,9 +990,13 @@ def output_size(shape: Shape, model: Model) -> tuple[int, int]:
         factor = shape.upscale_factor or max(least, min(2, most))
         width, height = _UPSCALER_INPUT
         return _even(width * factor), _even(height * factor)
-    first_listed = (model.supported_resolutions or ("720p",))[0]
-    resolution = shape.resolution or model.defaults.get("resolution") or first_listed
-    ratio = shape.aspect_ratio or model.defaults.get("aspect_ratio") or _usual_ratio(model)
+    resolutions = model.supported_resolutions or ["720p"]
+    resolution = shape.resolution or model.defaults.get("resolution") or resolutions[0]
+    ratios = model.supported_aspect_ratios or ["16:9"]
+    usual = min(
+        ratios, key=lambda ratio: ratio != "16:9"
+    )  # the first one, where that is none
+    ratio = shape.aspect_ratio or model.defaults.get("aspect_ratio") or usual
     wide, high = map(int, ratio.split(":"))
     long, short = _landscape_size(model, resolution, max(wide, high), min(wide, high))
     if wide < high:
@@ -1013,25 +1004,20 @@ def output_size(shape: Shape, model: Model) -> tuple[int, int]:
     return long, short
 
 
-def _usual_ratio(model: Model) -> str:
-    ratios = model.supported_aspect_ratios or ("16:9",)
-    if "16:9" in ratios:
-        return "16:9"
-    return ratios[0]
-
-
 def _landscape_size(model: Model, resolution: str, wide: int, high: int) -> tuple[int, int]:
-    known = _SEEDANCE_SIZES.get((resolution, f"{wide}:{high}"))
+    known = _SEEDANCE_SIZES.get(resolution, {}).get(f"{wide}:{high}")
     if known and model.id.startswith("bytedance/seedance-"):
-        return known
+        return known[0], known[1]
     short = _SHORT_SIDES[resolution]
-    computed = (_even(short * wide / high), short)
+    long = _even(short * wide / high)
     listed = [size for size in map(parse_size, model.supported_sizes or ()) if size]
     landscape = [(max(size), min(size)) for size in listed]
     alike = [size for size in landscape if abs(size[0] / size[1] * high / wide - 1) <= 0.03]
-    exact = [size for size in alike if size[1] == short]
-    area = computed[0] * computed[1]
-    return min(exact or alike or [computed], key=lambda size: abs(size[0] * size[1] - area))
+
+    def distance(size: tuple[int, int]) -> tuple[bool, int]:
+        return size[1] != short, abs(size[0] * size[1] - long * short)
+
+    return min(alike or [(long, short)], key=distance)
 
 
 def _even(length: float) -> int:
@@ -1039,27 +1025,21 @@ def _even(length: float) -> int:
 
 
 def _price_suffixes(shape: Shape, size: tuple[int, int]) -> list[str]:
-    """How a price for this output may end: its resolution, none, then others by nearness."""
+    """How a price for this output may end: with its resolution, then with others by nearness."""
     area = size[0] * size[1]
     nearest = sorted(
         _SHORT_SIDES, key=lambda name: abs(_SHORT_SIDES[name] ** 2 * 16 / 9 - area)
     )
-    same_side = [name for name, short in _SHORT_SIDES.items() if short == min(size)]
-    resolution = (same_side or nearest)[0]
+    own = [name for name in nearest if _SHORT_SIDES[name] == min(size)]
     if shape.resolution and not shape.size:
-        resolution = shape.resolution
-    return [f"_{resolution.lower()}", "", *(f"_{name.lower()}" for name in nearest)]
+        own = [shape.resolution]
+    return [f"_{name.lower()}" for name in own + nearest]
 
 
 @functools.lru_cache(maxsize=1024)
 def cost_of(shape: Shape, model: Model) -> float:
     """USD that production charges for this request, by the model's price list; 0 without one."""
     prices = {sku: float(price) for sku, price in (model.pricing_skus or {}).items()}
-
-    def price(family: str, skus: Iterable[str]) -> float | None:
-        listed = [prices[sku] for sku in skus if sku in prices]
-        listed += [value for sku, value in prices.items() if family in sku]
-        return listed[0] if listed else None
 
     # 1. What is billed: seconds, output size, sound, what goes in.
     seconds = max(duration_of(shape, model), model.billing.get("minimum_seconds", 0))
@@ -1074,22 +1054,17 @@ def cost_of(shape: Shape, model: Model) -> float:
     # 2. Per token: a token is 1024 pixels; the input's pictures count too, and the mock takes
     #    it to be as long as the output.
     token_ends = [suffixes[0], sound, ""]
-    billed_seconds = seconds
+    pictures = FPS * seconds + 1
     if video_input:
         token_ends = [f"{suffixes[0]}_with_video_input", "_with_video_input", *token_ends]
-        billed_seconds = 2 * seconds
-    per_token = price("video_tokens", [f"video_tokens{end}" for end in token_ends])
-    if per_token is not None:
-        pictures = FPS * billed_seconds + 1
-        return js_number(per_token * int(width * height * pictures / 1024))
+        pictures += FPS * seconds
+    tokens = int(width * height * pictures / 1024)
 
     # 3. Per megapixel and second: upscalers.
-    mode = "precise"
+    megapixels = width * height / 1e6
+    upscaling = "cents_per_megapixel_second_precise"
     if shape.creativity:
-        mode = "creative"
-    cents = price("per_megapixel_second", [f"cents_per_megapixel_second_{mode}"])
-    if cents is not None:
-        return js_number(cents / 100 * width * height / 1e6 * seconds)
+        upscaling = "cents_per_megapixel_second_creative"
 
     # 4. Per second: sound counts more than the kind of input, that more than the resolution.
     modes = ["text_to_video_", ""]
@@ -1097,28 +1072,35 @@ def cost_of(shape: Shape, model: Model) -> float:
         modes = ["image_to_video_", "", "text_to_video_"]
     elif shape.references:
         modes = ["reference_", "", "image_to_video_", "text_to_video_"]
-    names = [f"{mode}duration_seconds{audio}" for audio in (sound, "") for mode in modes]
-    dollars = price("duration_seconds", _by_resolution(names, suffixes))
-    names = ["cents_per_video_output_second", "cents_per_second_output"]
+    dollars = [f"{mode}duration_seconds{audio}" for audio in (sound, "") for mode in modes]
+    cents = ["cents_per_video_output_second", "cents_per_second_output"]
     if video_input:
-        names.insert(0, "cents_per_second_video_continuation")
-    if dollars is None:
-        dollars = (price("_second", _by_resolution(names, suffixes)) or 0) / 100
+        cents.insert(0, "cents_per_second_video_continuation")
 
-    # 5. Each image that goes in, and the least that is charged.
-    cost = seconds * dollars
+    # 5. The first of these ways for which there is a price; the first that fits best, else any.
+    cost = 0.0
+    for family, skus, units in (
+        ("video_tokens", [f"video_tokens{end}" for end in token_ends], tokens),
+        ("per_megapixel_second", [upscaling], megapixels * seconds / 100),
+        ("duration_seconds", _by_resolution(dollars, suffixes), seconds),
+        ("_second", _by_resolution(cents, suffixes), seconds / 100),
+    ):
+        listed = [sku for sku in (*skus, *prices) if sku in prices and family in sku]
+        if listed:
+            cost = prices[listed[0]] * units
+            break
+
+    # 6. Each image that goes in, the least that is charged, what this model's bills differ by.
     cost += images * prices.get("cents_per_image_input", 0) / 100
     cost += images * prices.get("reference_images", 0)
     cost = max(cost, prices.get("minimum_cents_per_generation", 0) / 100)
-
-    # 6. What this model's bills differ by.
     return js_number(cost * model.billing.get("factor", 1))
 
 
 def _by_resolution(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
     # For each name its own resolution and none; only then, for all, the nearest resolutions.
-    own = [name + suffix for name in names for suffix in suffixes[:2]]
-    return own + [name + suffix for suffix in suffixes[2:] for name in names]
+    own = [name + suffix for name in names for suffix in (suffixes[0], "")]
+    return own + [name + suffix for suffix in suffixes for name in names]
 
 
 # Enough for GET /videos/models and for real prices where no fixture file brings the catalogue;
@@ -2359,9 +2341,7 @@ class Store:
             return listed
         if self.loaded.complete and not self._course and not self._is_named(model_id):
             return None
-        return Model(
-            model_id, model_id, name=model_id, supported_frame_images=tuple(FRAME_TYPES)
-        )
+        return Model(model_id, model_id, name=model_id, supported_frame_images=FRAME_TYPES)
 
     def _is_named(self, model_id: str) -> bool:
         """Whether a fixture names this model, or an unlisted one of which it is a dated slug."""
