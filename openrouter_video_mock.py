@@ -139,8 +139,20 @@ _JS_TYPE_OF = {"int": "number", "record": "object"}  # of these kinds; of others
 class SetupError(ValueError):
     """What stops a start, or a change by the control API: one line with the place and the cure."""
 
-    problems: Sequence[str] = ()  # all lines, where fixture files have several
-    stamps: dict[str, tuple[int, int]] = {}  # of the files that were looked at
+    stamps: dict[str, tuple[int, int]] = {}  # of the fixture files that were looked at
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(problems[0])
+        self.problems = problems  # several lines where fixture files have several
+
+
+@contextlib.contextmanager
+def collecting(problems: list[str]) -> Iterator[None]:
+    """Note what is wrong in here and go on, so that all is said at once."""
+    try:
+        yield
+    except SetupError as error:
+        problems += error.problems
 
 
 def issues_of(
@@ -1150,7 +1162,7 @@ BUILT_IN_MODELS: list[Json] = json.loads("""[
 
 # ============ 4. Fixtures, faults, scenarios: Fixture, Plan, Fault, load_fixtures ============
 #
-# A fixture says which submits it takes (Match) and what becomes of them: a job's course (Plan)
+# A fixture says which submits it takes and what becomes of them (Plan): a job with its course,
 # or a refusal (a Fault without end).  A match is "the list of differences is empty", so what
 # explains a near-miss is what decides.
 #
@@ -1179,15 +1191,12 @@ class Fault(NamedTuple):
     after: int = 0  # requests that pass first
     repeat: bool = False  # start over once a request got through
 
-    def strikes(self, seen: int) -> tuple[bool, int]:
-        """Whether the next request is hit when `seen` were counted, and the count after it."""
-        if seen < self.after:
-            return False, seen + 1
-        if self.times is None or seen < self.after + self.times:
-            return True, seen + 1
+    def strikes(self, seen: int) -> bool:
+        """Whether the next request is hit when `seen` were counted."""
+        end = self.after + (self.times or math.inf)
         if self.repeat:
-            return False, 0
-        return False, seen
+            seen %= int(end) + 1
+        return self.after <= seen < end
 
     @property
     def prevents(self) -> bool:
@@ -1221,7 +1230,7 @@ class Pace(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The course of a job, shared by all jobs of a fixture."""
+    """What becomes of the submits that a fixture takes, shared by all its jobs."""
 
     status: Status = Status.COMPLETED  # the end; one of WAITING = never ends
     error: str | None = None
@@ -1235,43 +1244,25 @@ class Plan(NamedTuple):
     clip: bytes | str | None = None  # what is downloaded, or its path; None: a test card
     pace: Pace | None = None  # None: as the mock is set
     webhook: Webhook = Webhook()
-    faults: tuple[Fault, ...] = ()  # those after the submit; counted per job
+    refusal: Fault | None = None  # of the submit: then there is no job
+    faults: Sequence[Fault] = ()  # those after the submit are counted per job
 
 
 class PromptTest(NamedTuple):
-    """What a prompt must be like."""
+    """What a prompt must be like.  One that need not be like anything contains ""."""
 
     words: str  # for near-misses: "containing 'rain'"
     passes: Callable[[str], Any]
     needle: str  # in every prompt that passes: a quick first look, where most fixtures fail
 
 
-_ANY_PROMPT = PromptTest("anything", lambda prompt: True, "")
-
-
-class Match(NamedTuple):
-    """What a submit must be like; None = any."""
-
-    prompt: PromptTest = _ANY_PROMPT
-    model: str | None = None  # exact, or followed by a dash and a digit
-    body: Any = None  # must be contained in the request body
-    context: str | None = None  # header X-AIMock-Context
-    sequence_index: int | None = (
-        None  # only while so many submits met the other criteria before
-    )
-    never: str = ""  # a criterion of aimock's that no video request can meet
-
-
 class Fixture(NamedTuple):
     """Which submits are meant, and what becomes of them."""
 
     name: str
-    match: Match
-    times: int | None  # matches per scope; None = unlimited
-    plan: Plan | None  # None: the submit is refused
-    refusal: Fault | None
-    submit_faults: tuple[Fault, ...]
-    source: Json  # as written
+    prompt: PromptTest
+    plan: Plan
+    source: Json  # as written: its `match` and `times` say the rest
     id: str  # what its counters are kept by: file, version of the file, place
     group: str  # the same for those that differ in sequenceIndex alone
     built_in: bool = False
@@ -1287,21 +1278,22 @@ def differences(
 
     `counts` says how often it, and its group, took one before in this scope.
     """
-    match, matched, in_group = fixture.match, counts[fixture.id], counts[fixture.group]
-    if not match.prompt.passes(submit.prompt):
-        yield "prompt", match.prompt.words, shorten(submit.prompt)
-    if match.model is not None and match.model not in model_names(submit.model):
-        yield "model", match.model, submit.model
-    if match.body is not None:
-        yield from _body_differences(match.body, submit.body, "body")
-    if match.context is not None and match.context != context:
-        yield "context", match.context, context or "nothing"
-    if match.sequence_index is not None and match.sequence_index != in_group:
-        yield "sequenceIndex", match.sequence_index, in_group
-    if fixture.times is not None and matched >= fixture.times:
-        yield "times", f"at most {fixture.times}", f"{matched} before"
-    if match.never:
-        yield match.never, "a chat request", "a video request"
+    match, times = fixture.source["match"], fixture.source.get("times", math.inf)
+    matched, in_group = counts[fixture.id], counts[fixture.group]
+    if not fixture.prompt.passes(submit.prompt):
+        yield "prompt", fixture.prompt.words, shorten(submit.prompt)
+    if "model" in match and match["model"] not in model_names(submit.model):
+        yield "model", match["model"], submit.model
+    yield from _body_differences(match.get("body", {}), submit.body, "body")
+    if match.get("context", context) != context:
+        yield "context", match["context"], context or "nothing"
+    if match.get("sequenceIndex", in_group) != in_group:
+        yield "sequenceIndex", match["sequenceIndex"], in_group
+    if matched >= times:
+        yield "times", f"at most {times}", f"{matched} before"
+    for key in _AIMOCK_NEVER:
+        if match.get(key) not in (None, False):
+            yield key, "a chat request", "a video request"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -1387,9 +1379,10 @@ _MALFORMED = '{"id": "gen-vid-'
 
 def _python_names(value: Json) -> Json:
     """The object without its comments, retryAfter as retry_after."""
-    fields = {key: item for key, item in value.items() if not key.startswith("_")}
     return {
-        re.sub("[A-Z]", lambda c: f"_{c[0].lower()}", key): fields[key] for key in fields
+        re.sub("[A-Z]", lambda c: f"_{c[0].lower()}", key): item
+        for key, item in value.items()
+        if not key.startswith("_")
     }
 
 
@@ -1415,25 +1408,6 @@ def fault_from_json(value: Any, place: str = "fault") -> Fault:
 # ---- Reading fixtures
 
 
-def _contains(text: str) -> PromptTest:
-    return PromptTest(f"containing {text!r}", lambda prompt: text in prompt, text)
-
-
-def _equals(text: str) -> PromptTest:
-    return PromptTest(f"equal to {text!r}", text.__eq__, text)
-
-
-def _searches(pattern: str) -> PromptTest:
-    import warnings
-
-    with warnings.catch_warnings():  # of what a later Python may read otherwise
-        warnings.simplefilter("ignore")
-        return PromptTest(f"matching {pattern!r}", re.compile(pattern).search, "")
-
-
-_PROMPT_TESTS = {"equals": _equals, "contains": _contains, "regex": _searches}
-
-
 def _prompt_test(value: Any, place: str) -> PromptTest:
     if isinstance(value, str):
         value = {"contains": value}
@@ -1441,8 +1415,16 @@ def _prompt_test(value: Any, place: str) -> PromptTest:
     if len(value) != 1:
         raise complaint(place, "give exactly one of equals, contains, regex")
     [(kind, text)] = value.items()
+    if kind == "contains":
+        return PromptTest(f"containing {text!r}", lambda prompt: text in prompt, text)
+    if kind == "equals":
+        return PromptTest(f"equal to {text!r}", text.__eq__, text)
+    import warnings
+
     try:
-        return _PROMPT_TESTS[kind](text)
+        with warnings.catch_warnings():  # of what a later Python may read otherwise
+            warnings.simplefilter("ignore")
+            return PromptTest(f"matching {text!r}", re.compile(text).search, "")
     except (re.error, OverflowError, RecursionError) as error:
         raise complaint(f"{place}.regex", f"not a regular expression: {error}") from None
 
@@ -1477,9 +1459,12 @@ FIXTURE_SCHEMA: Json = json.loads("""{
     "lifecycle": {
       "type": "object",
       "properties": {
-        "polls": {"type": "record", "values": {"type": "int", "minimum": 0}},
-        "seconds": {"type": "record",
-          "values": {"type": "number", "minimum": 0, "maximum": 1e12}}}},
+        "polls": {"type": "object", "properties": {
+          "pending": {"type": "int", "minimum": 0},
+          "in_progress": {"type": "int", "minimum": 0}}},
+        "seconds": {"type": "object", "properties": {
+          "pending": {"type": "number", "minimum": 0, "maximum": 1e12},
+          "in_progress": {"type": "number", "minimum": 0, "maximum": 1e12}}}}},
     "response": {
       "type": "object",
       "properties": {
@@ -1540,47 +1525,52 @@ def fixture_from_json(
     """
     # 1. Whether it is for video requests at all.
     checked(FIXTURE_SCHEMA, value, place)
-    answer = value.get("response", {"video": {}})
-    if not _is_for_video(value["match"], answer, f"{place}.response"):
+    answer, match = value.get("response", {"video": {}}), value["match"]
+    if not _is_for_video(match, answer, f"{place}.response"):
         return None
 
     # 2. What becomes of the submit: a refusal or a plan, and what goes wrong on the way.
     faults: list[Fault] = []
     for index, item in enumerate(value.get("faults", ())):
-        faults.append(fault_from_json(item, f"{place}.faults[{index}]"))
-        if faults[-1].on in ("models", "key"):
-            text = (
-                f"the {faults[-1].on} route has no fixture, give this fault to the server"
-            )
+        fault = fault_from_json(item, f"{place}.faults[{index}]")
+        if fault.on in ("models", "key"):
+            text = f"the {fault.on} route has no fixture, give this fault to the server"
             raise complaint(f"{place}.faults[{index}]", text)
-    later = [fault for fault in faults if fault.on != "submit"]
-    plan = refusal = None
+        faults.append(fault)
     if "video" in answer:
+        plan = plan_from_json(answer["video"], f"{place}.response.video", folder)
         webhook = Webhook(**_python_names(value.get("webhook", {})))
         pace = _pace_from_json(value.get("lifecycle"), f"{place}.lifecycle")
-        plan = plan_from_json(answer["video"], f"{place}.response.video", folder)
-        plan = plan._replace(pace=pace, webhook=webhook, faults=tuple(later))
+        plan = plan._replace(pace=pace, webhook=webhook, faults=faults)
     else:
-        for key in ("lifecycle", "webhook", *(f"fault on {fault.on}" for fault in later)):
-            if key in value or key.startswith("fault"):
-                raise complaint(
-                    place, f"a refused submit makes no job, so {key} has no effect"
-                )
-        words = {key: answer.get("error", {}).get(key) for key in ("message", "metadata")}
-        words["message"] = words["message"] or ""
-        status = answer.get("status", 500)
-        refusal = Fault("submit", status, retry_after=answer.get("retryAfter"), **words)
+        idle = [key for key in ("lifecycle", "webhook") if key in value]
+        idle += [f"fault on {fault.on}" for fault in faults if fault.on != "submit"]
+        if idle:
+            text = f"a refused submit makes no job, so {idle[0]} has no effect"
+            raise complaint(place, text)
+        error = answer.get("error", {})
+        refusal = Fault(
+            "submit",
+            answer.get("status", 500),
+            error.get("message", ""),
+            error.get("metadata"),
+            answer.get("retryAfter"),
+        )
+        plan = Plan(refusal=refusal, faults=faults)
 
     # 3. Which submits it takes.
-    match = match_from_json(value["match"], f"{place}.match")
-    criteria = {key: item for key, item in value["match"].items() if key != "sequenceIndex"}
+    if "prompt" in match and "userMessage" in match:
+        text = "userMessage is another word for prompt, give one of them"
+        raise complaint(f"{place}.match", text)
+    prompt = _prompt_test("", place)
+    for key in ("prompt", "userMessage"):
+        if key in match:
+            prompt = _prompt_test(match[key], f"{place}.match.{key}")
+    criteria = {key: item for key, item in match.items() if key != "sequenceIndex"}
     return Fixture(
         name=value.get("name", name),
-        match=match,
-        times=value.get("times"),
+        prompt=prompt,
         plan=plan,
-        refusal=refusal,
-        submit_faults=tuple(fault for fault in faults if fault.on == "submit"),
         source=value,
         id=f"{version}{name}",
         group=f"{version}{json.dumps(criteria, sort_keys=True)}",
@@ -1613,65 +1603,36 @@ def _pace_from_json(value: Json | None, place: str) -> Pace | None:
     if len(value) != 1:
         raise complaint(place, "give either polls or seconds")
     [(unit, spans)] = value.items()
-    names = [status.value for status in WAITING]
-    for key in spans:
-        if key not in names:
-            raise complaint(
-                f"{place}.{unit}.{key}", f"unknown key{did_you_mean(key, names)}"
-            )
-    return Pace(unit, tuple(spans.get(name, 0) for name in names))
-
-
-def match_from_json(value: Json, place: str) -> Match:
-    """The criteria of a fixture."""
-    if "prompt" in value and "userMessage" in value:
-        raise complaint(place, "userMessage is another word for prompt, give one of them")
-    prompt = _ANY_PROMPT
-    for key in ("prompt", "userMessage"):
-        if key in value:
-            prompt = _prompt_test(value[key], f"{place}.{key}")
-    never = [key for key in _AIMOCK_NEVER if value.get(key) not in (None, False)]
-    return Match(
-        prompt=prompt,
-        model=value.get("model"),
-        body=value.get("body"),
-        context=value.get("context"),
-        sequence_index=value.get("sequenceIndex"),
-        never="".join(never[:1]),
-    )
+    return Pace(unit, tuple(spans.get(status.value, 0) for status in WAITING))
 
 
 def plan_from_json(value: Json, place: str, folder: str | None) -> Plan:
     """The course of a job, without what stands beside `video` in its fixture."""
-    fields = _python_names(value)
-    for key in ("id", "url", "duration"):
-        fields.pop(key, None)
-    name = fields.get("status", "completed").replace("processing", "completed")
-    status = fields["status"] = Status(name)
-    fields["error"] = fields.get("error") or ENDINGS.get(status)
-    if fields["error"] and not ENDINGS.get(status):
+    name = value.get("status", "completed").replace("processing", "completed")
+    usual_error = ENDINGS.get(Status(name))
+    if value.get("error") and not usual_error:
         raise complaint(f"{place}.error", f"a job that is {name} has none")
-    urls = fields.get("unsigned_urls")
-    fields["outputs"] = fields.pop("count", 1 if urls is None else len(urls))
-    if fields.get("cost") is not None:
-        fields["cost"] = js_number(fields["cost"])
-    if "b64" in fields and "file" in fields:
+    if "b64" in value and "file" in value:
         raise complaint(place, "b64 and file contradict each other")
-    if "b64" in fields:
-        fields["clip"] = _from_base64(fields.pop("b64"), f"{place}.b64")
-    if "file" in fields:
-        fields["clip"] = _clip_file(fields.pop("file"), f"{place}.file", folder)
-    return Plan(**fields)
+    clip: bytes | str | None = None
+    if "b64" in value:
+        clip = _from_base64(value["b64"], f"{place}.b64")
+    if "file" in value:
+        clip = _clip_file(value["file"], f"{place}.file", folder)
+    fields = {key: value[key] for key in value.keys() & Plan._fields}
+    fields["status"] = Status(name)
+    fields["error"] = value.get("error") or usual_error
+    urls = value.get("unsigned_urls", ["that of the content route"])
+    return Plan(**fields, outputs=value.get("count", len(urls)), clip=clip)
 
 
 def _from_base64(text: str, place: str) -> bytes:
     """aimock's lenient base64: URL-safe letters, blanks and missing padding are fine."""
     text = re.sub(r"\s", "", text).replace("-", "+").replace("_", "/")
-    letters = text.rstrip("=")
+    if not text.endswith("="):
+        text += "=" * (-len(text) % 4)
     try:
-        if text != letters and len(text) % 4:
-            raise ValueError("wrong padding")
-        return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
+        return base64.b64decode(text, validate=True)
     except ValueError as error:
         raise complaint(place, f"not base64: {error}") from None
 
@@ -1752,13 +1713,13 @@ def model_from_json(value: Any, place: str) -> Model:
 class Loaded(NamedTuple):
     """What the fixture files say."""
 
-    fixtures: tuple[Fixture, ...]
-    models: tuple[Model, ...]
+    fixtures: Sequence[Fixture]
+    models: Sequence[Model]
     checked: bool  # whether a listed model's limits are enforced
     complete: bool  # whether a model that is not listed is unknown
     catalogue: str  # for the start: which models are checked
     implicit: bool  # whether no fixture was given: then every submit succeeds
-    notes: tuple[str, ...]  # for the log
+    notes: Sequence[str]  # for the log
     stamps: dict[str, tuple[int, int]]  # watched files and folders: modification time, size
 
 
@@ -1779,7 +1740,6 @@ class Part(NamedTuple):
     fixtures: Sequence[Fixture] = ()
     models: Sequence[Model] | None = None  # None: there is no list
     notes: Sequence[str] = ()
-    problems: Sequence[str] = ()  # all that is wrong, not only the first
     name: str = "as given"
 
 
@@ -1787,40 +1747,33 @@ def read_part(
     document: Any, place: str, path: str = "", version: str = "", first: int = 0
 ) -> Part:
     """What a document says; `first` is the index of its first fixture."""
-    try:
-        checked(_DOCUMENT_SCHEMA, document, place)
-    except SetupError as error:
-        return Part(problems=[str(error)])
-    fixtures, models, notes, problems = [], [], [], []
+    checked(_DOCUMENT_SCHEMA, document, place)
+    fixtures, models = [], []
+    notes: list[str] = []
+    problems: list[str] = []
     for index, entry in enumerate(document.get("models", ())):
-        try:
+        with collecting(problems):
             models.append(model_from_json(entry, f"{place}models[{index}]"))
-        except SetupError as error:
-            problems.append(str(error))
-    name, folder = os.path.basename(path), os.path.dirname(path)
+    folder, name = os.path.split(path)
     for index, entry in enumerate(document.get("fixtures", ()), first):
         where = f"{place}fixtures[{index}]"
-        try:
+        with collecting(problems):
             fixture = fixture_from_json(entry, where, f"{name}[{index}]", folder, version)
-        except SetupError as error:
-            problems.append(str(error))
-            continue
-        if fixture is None:
-            notes.append(f"{where}: answers another endpoint, passed over")
-        else:
-            fixtures.append(fixture)
-            notes += [f"{where}: {note}" for note in _aimock_notes(entry)]
+            if fixture is None:
+                notes.append(f"{where}: answers another endpoint, passed over")
+            else:
+                fixtures.append(fixture)
+                notes += [f"{where}: {note}" for note in _aimock_notes(entry)]
+    if problems:
+        raise SetupError(*problems)
     listed = models if "models" in document else None
-    return Part(fixtures, listed, notes, problems, name or "as given")
+    return Part(fixtures, listed, notes, name or "as given")
 
 
 @functools.lru_cache(maxsize=64)  # a suite makes hundreds of mocks
 def part_of_file(path: str, stamp: tuple[int, int], beside: bool = False) -> Part:
     """What a file says; one beside this that is no fixture file is passed over with a note."""
-    try:
-        document = _read_document(path)
-    except SetupError as error:
-        return Part(problems=[str(error)])
+    document = _read_document(path)
     ours = isinstance(document, dict) and document.keys() & {"fixtures", "models"}
     if beside and not ours:
         return Part(notes=[f"{path}: no fixtures, passed over"])
@@ -1846,24 +1799,23 @@ def _files_of(path: str, stamps: dict[str, tuple[int, int]]) -> Iterator[str]:
 
 
 def _parts_of(
-    source: Any, position: int, stamps: dict[str, tuple[int, int]]
+    source: Any, position: int, stamps: dict[str, tuple[int, int]], problems: list[str]
 ) -> Iterator[Part]:
     """What a path says, fixtures as Python objects, or the file beside this one, for None."""
-    if source is None:
-        stamps[_BESIDE] = _stamp(_BESIDE)
-        if os.path.exists(_BESIDE):
-            yield part_of_file(_BESIDE, stamps[_BESIDE], beside=True)
-    elif isinstance(source, Mapping):
+    if isinstance(source, Mapping):
         document, first = json_copy(source, f"fixtures[{position}]"), 0
         if not document.keys() & {"fixtures", "models"}:
             document, first = {"fixtures": [document]}, position
         yield read_part(document, "", first=first)
-    elif isinstance(source, (str, os.PathLike)):
-        files = list(_files_of(os.fspath(source), stamps))
-        if not files:
+    elif source is None or isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source or _BESIDE)
+        files = list(_files_of(path, stamps))
+        if source and not files:
             yield Part(notes=[f"{source}: no *.json in this folder"])
         for file in files:
-            yield part_of_file(file, stamps[file])
+            if source or os.path.exists(file):
+                with collecting(problems):
+                    yield part_of_file(file, stamps[file], beside=source is None)
     else:
         raise SetupError(f"fixtures: expected a path or an object, got {source!r}")
 
@@ -1891,23 +1843,22 @@ def load_fixtures(sources: Sequence[Any], recording: bool = False) -> Loaded:
     if recording:  # the catch-all of the file beside this one would take everything
         sources = [source for source in sources if source is not None]
     stamps: dict[str, tuple[int, int]] = {}
+    problems: list[str] = []
     parts: list[Part] = []
     for position, source in enumerate(sources):
-        try:
-            parts += _parts_of(source, position, stamps)
-        except SetupError as error:
-            parts.append(Part(problems=[str(error)]))
-    problems = [problem for part in parts for problem in part.problems]
-    if problems:
-        failure = SetupError(problems[0])
-        failure.problems, failure.stamps = problems, stamps
-        raise failure
+        with collecting(problems):
+            parts += _parts_of(source, position, stamps, problems)
 
     # The catalogue: of these files, else of the one beside this, else the built-in models.
     lists = [part for part in parts if part.models is not None]
     checked = not lists or any(part.models for part in lists)
     if not any(part.models for part in lists) and None not in sources:
-        lists = [part for part in _parts_of(None, 0, stamps) if part.models]
+        with collecting(problems):
+            lists = [part for part in _parts_of(None, 0, stamps, problems) if part.models]
+    if problems:
+        failure = SetupError(*problems)
+        failure.stamps = stamps
+        raise failure
     models: dict[str, Model] = {}
     for part in lists:
         for model in part.models or ():
@@ -1926,21 +1877,21 @@ def load_fixtures(sources: Sequence[Any], recording: bool = False) -> Loaded:
     notes = [note for part in parts for note in part.notes]
     passed_over = any("another endpoint" in note for note in notes)
     return Loaded(
-        fixtures=tuple(fixtures),
-        models=tuple(sorted(models.values(), key=lambda model: -model.created)),
+        fixtures=fixtures,
+        models=sorted(models.values(), key=lambda model: -model.created),
         checked=checked,
         complete=complete and checked,
         catalogue=described,
-        implicit=not fixtures and not passed_over and not recording,
-        notes=tuple(notes),
+        implicit=not (fixtures or passed_over or recording),
+        notes=notes,
         stamps=stamps,
     )
 
 
 def _read_document(path: str) -> Any:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise SetupError(f"{path}: neither a file nor a folder")
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise SetupError(f"{path}: neither a file nor a folder")
         with open(path, "rb") as file:
             document = _decode_document(file.read().decode("utf-8-sig"))
         to_json(document)  # UnicodeEncodeError for half a surrogate pair
@@ -1950,19 +1901,16 @@ def _read_document(path: str) -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
         raise SetupError(f"{path}: {place}: {error.msg}") from None
-    except SetupError:
-        raise
     except (ValueError, RecursionError) as error:
         raise SetupError(f"{path}: not JSON: {error}") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> Json:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        repeated = [
-            key for key, count in Counter(key for key, _ in pairs).items() if count > 1
-        ]
-        raise ValueError(f"the key {repeated[0]!r} stands more than once in one object")
+    fields: Json = {}
+    for key, value in pairs:
+        if key in fields:
+            raise ValueError(f"the key {key!r} stands more than once in one object")
+        fields[key] = value
     return fields
 
 
@@ -2016,12 +1964,12 @@ codes: 17301594"}}},
 
 
 @functools.lru_cache(maxsize=1)
-def scenario_fixtures() -> tuple[Fixture, ...]:
+def scenario_fixtures() -> list[Fixture]:
     """The scenarios, read like any other fixture."""
     read = [
         fixture_from_json(entry, entry["name"], entry["name"], None) for entry in SCENARIOS
     ]
-    return tuple(fixture._replace(built_in=True) for fixture in read if fixture)
+    return [fixture._replace(built_in=True) for fixture in read if fixture]
 
 
 # ============ 5. Jobs, lifecycle, store: Job, status_at, Store ==============================
@@ -2039,7 +1987,7 @@ _MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run f
 _FEW_WAITERS = 8
 _LOOK_SECONDS = 0.2  # how often many waiters look by themselves
 _SUCCESS = Fixture(
-    "", Match(), None, Plan(), None, (), {"match": {}}, "", ""
+    "", _prompt_test("", ""), Plan(), {"match": {}}, "", ""
 )  # if no file was read
 
 # Good enough for a mock: 256 is no multiple of 62, so eight letters come a little more often.
@@ -2081,7 +2029,6 @@ def new_job(
 ) -> Job:
     """The job that a fixture plans for a submit, with `pace` unless it has its own."""
     plan = fixture.plan
-    assert plan is not None
     pace = plan.pace or pace
     shape = submit.shape._replace(
         frames=submit.shape.frames[:_LONGEST_LIST],
@@ -2258,7 +2205,8 @@ class Store:
         # Positions and fixtures by the model that they name: most look at no other model's.
         self._by_model: dict[str | None, list[tuple[int, Fixture]]] = {}
         for position, fixture in enumerate(self._fixtures):
-            self._by_model.setdefault(fixture.match.model, []).append((position, fixture))
+            model_id = fixture.source["match"].get("model")
+            self._by_model.setdefault(model_id, []).append((position, fixture))
         self._models: dict[str, Model] = {}
         for model in loaded.models:
             self._models[model.id] = self._models[model.canonical_slug] = model
@@ -2362,13 +2310,13 @@ class Store:
             if fault is not None and fault.prevents:
                 return None, fault, []
             for _, fixture in self._candidates(submit.model):
-                if fixture.match.prompt.needle not in submit.prompt:
+                if fixture.prompt.needle not in submit.prompt:
                     continue
                 if not any(differences(fixture, submit, context, counts)):
                     break
             else:
                 return None, fault, self._near_misses(submit, context, counts)
-            fault = fault or _draw("submit", fixture.submit_faults, counts, fixture.id)
+            fault = fault or _draw("submit", fixture.plan.faults, counts, fixture.id)
             if fault is not None and fault.prevents:
                 return fixture, fault, []
             counts[fixture.id] += 1
@@ -2635,8 +2583,8 @@ def _draw(
     for index, fault in enumerate(faults):
         if fault.on == on:
             key = ("fault", owner, index)
-            struck, counts[key] = fault.strikes(counts[key])
-            if struck:
+            counts[key] += 1
+            if fault.strikes(counts[key] - 1):
                 return fault
     return None
 
@@ -3802,8 +3750,8 @@ def create_video(mock: VideoMock, request: Request) -> Response:
     strike(mock, request, fault, submit, model)
     if fixture is None:
         raise _no_match_error(request, misses)
-    if fixture.refusal is not None:
-        raise fault_error(fixture.refusal, submit, model)
+    if fixture.plan.refusal is not None:
+        raise fault_error(fixture.plan.refusal, submit, model)
     job = mock.add_job(request, submit, model, fixture, key=key, scope=scope)
     request.note.job_id = job.id
     wire = {
@@ -6953,7 +6901,7 @@ def validate(config: Config, out: TextIO, say: Callable[[str], None]) -> int:
         for fault in config.fault:
             fault_from_json(fault)
     except SetupError as error:
-        for problem in error.problems or [str(error)]:
+        for problem in error.problems:
             say(printable(problem))
         return 1
     for note in loaded.notes:
