@@ -1190,6 +1190,8 @@ class Fault(NamedTuple):
     times: int | None = None  # None = always
     after: int = 0  # requests that pass first
     repeat: bool = False  # start over once a request got through
+    source: Json = {}  # as written
+    id: int = 0  # what it is counted by
 
     def strikes(self, seen: int) -> bool:
         """Whether the next request is hit when `seen` were counted."""
@@ -1375,6 +1377,7 @@ FAULT_SCHEMA: Json = json.loads("""{
   }
 }""")
 _MALFORMED = '{"id": "gen-vid-'
+_fault_ids = itertools.count(1)
 
 
 def _python_names(value: Json) -> Json:
@@ -1389,6 +1392,7 @@ def _python_names(value: Json) -> Json:
 def fault_from_json(value: Any, place: str = "fault") -> Fault:
     """The fault that this JSON describes; SetupError for what is none."""
     fault = Fault(**_python_names(checked(FAULT_SCHEMA, value, place)))
+    fault = fault._replace(source=value, id=next(_fault_ids))
     if not fault.label and fault.body is None:
         raise complaint(place, f"does nothing; give one of {', '.join(FAULT_KINDS)}")
     if fault.repeat and fault.times is None:
@@ -1984,8 +1988,6 @@ SELF_END_SECONDS = (
 )
 POLL_SECONDS = 10.0  # to a job paced by polls, so much of `advance` is one more poll
 _MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run for weeks
-_FEW_WAITERS = 8
-_LOOK_SECONDS = 0.2  # how often many waiters look by themselves
 _SUCCESS = Fixture(
     "", _prompt_test("", ""), Plan(), {"match": {}}, "", ""
 )  # if no file was read
@@ -2131,19 +2133,30 @@ class Note:
 
 
 class Wait:
-    """What some wait for."""
+    """Somebody waits for `count` of the requests that are wanted."""
 
-    def __init__(self) -> None:
-        self.users = 0
+    def __init__(
+        self, wanted: Callable[[Request], bool], count: int, before: Iterable[Request]
+    ) -> None:
+        self.enough = threading.Event()
         self.found: list[Request] = []
-        self.fresh: list[Request] = []  # came, and not looked at yet
+        self._wanted = wanted
+        self._count = count
+        for request in before:
+            self.look_at(request)
+
+    def look_at(self, request: Request) -> None:
+        if self._wanted(request):
+            self.found.append(request)
+        if len(self.found) >= self._count:
+            self.enough.set()
 
 
 class Store:
     """Everything about one mock that changes but its deliveries, behind one lock.
 
     What goes in and out is frozen: a reader holds a snapshot that nobody can change under it.
-    Nothing here calls out or blocks while the lock is held, but `requests`, which waits.
+    Nothing here blocks while the lock is held.
     Methods that VideoMock has by the same name are described there.
     """
 
@@ -2151,10 +2164,8 @@ class Store:
         self.config = config
         self._clock = clock
         self._lock = threading.Lock()  # guards every field below
-        self._written = threading.Condition(self._lock)  # a request was written down
-        self._waits: dict[Any, Wait] = {}  # by what is waited for
+        self._waits: set[Wait] = set()
         self._closed = False
-        self._numbers = itertools.count(1)  # of faults
         self.epoch = 0  # how many resets there were
         self.loaded = load_fixtures(config.fixtures, bool(config.record))
         self._course: list[Fixture] = []  # what a trial does to every submit
@@ -2163,7 +2174,7 @@ class Store:
             fixture = fixture_from_json(course, "trial", f"trial:{config.trial}", None)
             self._course = [fixture] if fixture else []
         faults = [json_copy(fault, "fault") for fault in config.fault]
-        self._start_faults = [(fault_from_json(fault), fault) for fault in faults]
+        self._start_faults = list(map(fault_from_json, faults))
         self._set_up()
 
     def _set_up(self) -> None:  # self._lock is held, or nobody else knows the store yet
@@ -2172,24 +2183,19 @@ class Store:
         self._open: dict[
             str, Job
         ] = {}  # those not settled, by id; evicted ones too, if there is room
-        self._ends: list[
-            tuple[float, str]
-        ] = []  # heap of (end, id): no open job ends before its entry
+        # Heap of (end, id): no open job ends before its entry; the last entry is no job's.
+        self._ends: list[tuple[float, str]] = [(math.inf, "")]
         self._ended: list[Job] = []  # settled ones that have a callback, until `take_ended`
         self._spent: Counter[str] = Counter()  # USD of settled jobs, by label of the key
-        self._total_spent = 0.0
         self._journal: dict[int, Request] = {}  # by seq, without gaps
         self._seq = 0
         self._added: list[Fixture] = []
-        # Server faults: number, the fault, as written.
-        self._faults = [
-            (next(self._numbers), fault, source) for fault, source in self._start_faults
-        ]
-        # By scope; then by id or group of a fixture, or by what `_draw` counts.
+        self._faults = self._start_faults  # the server's; never changed in place
+        # By scope; then by id or group of a fixture, or by id of a fault.
         self._counts: OrderedDict[str, Counter[Any]] = OrderedDict()
         self._hits: Counter[Any] = (
             Counter()
-        )  # over all scopes, by id of a fixture, number of a fault
+        )  # over all scopes, by id of a fixture or a fault
         self._install()
 
     def _install(self) -> None:  # self._lock is held
@@ -2202,11 +2208,8 @@ class Store:
         ]
         if loaded.implicit:
             self._fixtures.append(_SUCCESS)
-        # Positions and fixtures by the model that they name: most look at no other model's.
-        self._by_model: dict[str | None, list[tuple[int, Fixture]]] = {}
-        for position, fixture in enumerate(self._fixtures):
-            model_id = fixture.source["match"].get("model")
-            self._by_model.setdefault(model_id, []).append((position, fixture))
+        matches = [fixture.source["match"] for fixture in self._fixtures]
+        self._named = {match["model"] for match in matches if "model" in match}
         self._models: dict[str, Model] = {}
         for model in loaded.models:
             self._models[model.id] = self._models[model.canonical_slug] = model
@@ -2214,15 +2217,15 @@ class Store:
     def reset(self) -> None:
         with self._lock:
             self.epoch += 1
-            for wait in self._waits.values():
-                wait.found, wait.fresh = [], []
+            for wait in self._waits:
+                wait.found.clear()
             self._set_up()
-            self._written.notify_all()
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            self._written.notify_all()
+            for wait in self._waits:
+                wait.enough.set()
 
     def totals(self) -> dict[str, int]:
         """How much there is, for the health check."""
@@ -2283,18 +2286,18 @@ class Store:
         return self._models.get(model_id) or self._models.get(undated)
 
     def find_model(self, model_id: str) -> Model | None:
-        """The listed model; else, if any is accepted or a fixture names it, one without limits."""
+        """The listed model; else, if any is accepted or a fixture names it, one without limits.
+
+        A fixture that names an unlisted model also means its dated slugs.
+        """
         listed = self.listed_model(model_id)
         if listed is not None or not 0 < len(model_id) <= 256:
             return listed
-        if self.loaded.complete and not self._course and not self._is_named(model_id):
-            return None
+        if self.loaded.complete and not self._course:
+            named = self._named.intersection(model_names(model_id))
+            if not any(name == model_id or not self.listed_model(name) for name in named):
+                return None
         return Model(model_id, model_id, name=model_id, supported_frame_images=FRAME_TYPES)
-
-    def _is_named(self, model_id: str) -> bool:
-        """Whether a fixture names this model, or an unlisted one of which it is a dated slug."""
-        names = [name for name in model_names(model_id) if name in self._by_model]
-        return any(name == model_id or self.listed_model(name) is None for name in names)
 
     def choose(
         self, submit: VideoRequest, context: str | None, scope: str, epoch: int
@@ -2306,27 +2309,22 @@ class Store:
         """
         with self._lock:
             counts = self._scope_counts(scope, epoch)
-            fault = self._draw_server_fault("submit", counts)
+            fault = self._draw("submit", self._faults, counts)
             if fault is not None and fault.prevents:
                 return None, fault, []
-            for _, fixture in self._candidates(submit.model):
+            for fixture in self._fixtures:
                 if fixture.prompt.needle not in submit.prompt:
                     continue
                 if not any(differences(fixture, submit, context, counts)):
                     break
             else:
                 return None, fault, self._near_misses(submit, context, counts)
-            fault = fault or _draw("submit", fixture.plan.faults, counts, fixture.id)
-            if fault is not None and fault.prevents:
-                return fixture, fault, []
-            counts[fixture.id] += 1
-            counts[fixture.group] += 1
-            self._hits[fixture.id] += 1
+            fault = fault or self._draw("submit", fixture.plan.faults, counts)
+            if fault is None or not fault.prevents:
+                counts[fixture.id] += 1
+                counts[fixture.group] += 1
+                self._hits[fixture.id] += 1
             return fixture, fault, []
-
-    def _candidates(self, model_id: str) -> list[tuple[int, Fixture]]:  # self._lock is held
-        names = (None, *model_names(model_id))
-        return sorted(itertools.chain(*(self._by_model.get(name, ()) for name in names)))
 
     def _near_misses(
         self, submit: VideoRequest, context: str | None, counts: Counter[Any]
@@ -2352,15 +2350,14 @@ class Store:
 
     # ---- Faults
 
-    def add_faults(self, faults: Sequence[tuple[Fault, Json]]) -> None:
+    def add_faults(self, faults: Sequence[Fault]) -> None:
         """Inject these as well; they strike before those of fixtures, in the order of coming."""
         with self._lock:
-            added = [(next(self._numbers), fault, source) for fault, source in faults]
-            self._faults = self._faults + added
+            self._faults = [*self._faults, *faults]
 
-    def faults(self) -> list[tuple[Json, int]]:
+    def faults(self) -> list[tuple[Fault, int]]:
         with self._lock:
-            return [(source, self._hits[number]) for number, _, source in self._faults]
+            return [(fault, self._hits[fault.id]) for fault in self._faults]
 
     def clear_faults(self) -> None:
         with self._lock:
@@ -2376,17 +2373,21 @@ class Store:
         if not self._faults and (job is None or not job.plan.faults):
             return None
         with self._lock:
-            fault = self._draw_server_fault(on, self._scope_counts(scope, epoch))
+            fault = self._draw(on, self._faults, self._scope_counts(scope, epoch))
             if fault is None and job is not None and job.plan.faults:
-                fault = _draw(on, job.plan.faults, self._scope_counts(job.id, epoch))
+                fault = self._draw(on, job.plan.faults, self._scope_counts(job.id, epoch))
             return fault
 
-    def _draw_server_fault(self, on: str, counts: Counter[Any]) -> Fault | None:
-        # self._lock is held
-        for number, fault, _ in self._faults:
-            if _draw(on, (fault,), counts, number):
-                self._hits[number] += 1
-                return fault
+    def _draw(
+        self, on: str, faults: Sequence[Fault], counts: Counter[Any]
+    ) -> Fault | None:  # self._lock is held
+        """The first that strikes."""
+        for fault in faults:
+            if fault.on == on:
+                counts[fault.id] += 1
+                if fault.strikes(counts[fault.id] - 1):
+                    self._hits[fault.id] += 1
+                    return fault
         return None
 
     # ---- Jobs
@@ -2417,14 +2418,13 @@ class Store:
             heapq.heappush(self._ends, (job.ends_at, job.id))
         if len(self._ends) > 4 * self.config.max_jobs:  # mostly of jobs that are forgotten
             known = [(job.ends_at, job.id) for job in self._open.values()]
-            self._ends = [entry for entry in known if entry[0] < math.inf]
-            heapq.heapify(self._ends)
+            self._ends = sorted([*known, (math.inf, "")])
         self._settle()
 
     def _settle(self) -> None:  # self._lock is held
         """Account for the jobs that have ended by now: what they cost, whom to tell."""
         now = self.now()
-        while self._ends and self._ends[0][0] <= now:
+        while self._ends[0][0] <= now:
             job = self._open.get(heapq.heappop(self._ends)[1])
             if job is None:
                 continue
@@ -2433,7 +2433,6 @@ class Store:
                 continue
             del self._open[job.id]
             if job.ending is Status.COMPLETED:
-                self._total_spent += job.cost or 0
                 self._spent[job.key] += job.cost or 0  # type: ignore[assignment]
             if job.callback_url:
                 self._ended.append(job)
@@ -2443,8 +2442,6 @@ class Store:
         with self._lock:
             self._settle()
             ended, self._ended = self._ended, []
-            if not self._ends:
-                return ended, math.inf
             return ended, self._ends[0][0]
 
     def _find(self, job_id: str, or_latest: bool) -> Job:  # self._lock is held
@@ -2513,7 +2510,7 @@ class Store:
         with self._lock:
             self._settle()
             if key is None:
-                return js_number(self._total_spent)
+                return js_number(self._spent.total())
             return js_number(self._spent[key])
 
     # ---- Journal
@@ -2530,63 +2527,34 @@ class Store:
             note.seq, note.time = self._seq, self.now()
             self._journal[self._seq] = request
             self._journal.pop(self._seq - most, None)
-            for wait in self._waits.values():
-                wait.fresh.append(request)
-            if sum(wait.users for wait in self._waits.values()) <= _FEW_WAITERS:
-                self._written.notify_all()  # more would be woken for every request
+            for wait in self._waits:
+                wait.look_at(request)
 
     def newest_requests(self, since: int = 0) -> Iterator[Request]:
         """The journal, newest first, down to this seq; nothing is locked meanwhile."""
-        seq = self._seq
-        while seq > since:
+        for seq in range(self._seq, since, -1):
             request = self._journal.get(seq)
             if request is None:
                 return
             yield request
-            seq -= 1
 
     def wait_for_requests(
-        self,
-        wanted: Callable[[Request], bool],
-        key: Any,
-        since: int,
-        count: int,
-        seconds: float,
+        self, wanted: Callable[[Request], bool], since: int, count: int, seconds: float
     ) -> list[Request]:
         """Those wanted, oldest first; blocks up to so many real seconds for `count` of them.
 
-        Who waits for the same, which is the key, looks together.  What comes meanwhile is
-        counted even if the journal is too small to keep it.
+        What comes meanwhile is counted even if the journal is too small to keep it.
         """
-        end = _monotonic() + seconds
         with self._lock:
-            wait = self._waits.get(key)
-            if wait is None:
-                wait = self._waits[key] = Wait()
-                journal = list(self.newest_requests(since))
-                wait.found = [request for request in reversed(journal) if wanted(request)]
-            wait.users += 1
-            while not self._closed and len(wait.found) < count and _monotonic() < end:
-                self._written.wait(min(_LOOK_SECONDS, end - _monotonic()))
-                wait.found += filter(wanted, wait.fresh)
-                wait.fresh.clear()
-            wait.users -= 1
-            if not wait.users and self._waits.get(key) is wait:
-                del self._waits[key]
-            return list(wait.found)
-
-
-def _draw(
-    on: str, faults: Sequence[Fault], counts: Counter[Any], owner: Any = 0
-) -> Fault | None:
-    # The first that strikes; counted by owner and place.
-    for index, fault in enumerate(faults):
-        if fault.on == on:
-            key = ("fault", owner, index)
-            counts[key] += 1
-            if fault.strikes(counts[key] - 1):
-                return fault
-    return None
+            journal = list(self.newest_requests(since))
+            wait = Wait(wanted, count, reversed(journal))
+            self._waits.add(wait)
+            if self._closed:
+                wait.enough.set()
+        wait.enough.wait(min(seconds, threading.TIMEOUT_MAX))
+        with self._lock:
+            self._waits.remove(wait)
+            return wait.found
 
 
 # ============ 6. Test card: an MP4 writer ===================================================
@@ -5634,9 +5602,7 @@ class VideoMock:
         values = [
             (path, json_copy(value, path)) for path, value in _numbered("fault", fault)
         ]
-        self.store.add_faults(
-            [(fault_from_json(value, path), value) for path, value in values]
-        )
+        self.store.add_faults([fault_from_json(value, path) for path, value in values])
         return [json_copy(value, path) for path, value in values]
 
     def clear_faults(self) -> list[Json]:
@@ -5739,8 +5705,7 @@ class VideoMock:
             )
 
         if wait:
-            key = (method, path, status, job_id, scope, since)
-            found = self.store.wait_for_requests(wanted, key, since, count, wait)[::-1]
+            found = self.store.wait_for_requests(wanted, since, count, wait)[::-1]
         else:
             newest = filter(wanted, self.store.newest_requests(since))
             found = list(
@@ -5864,7 +5829,9 @@ class VideoMock:
         >>> mock.faults()
         []
         """
-        return [{**json_copy(source), "struck": n} for source, n in self.store.faults()]
+        return [
+            {**json_copy(fault.source), "struck": n} for fault, n in self.store.faults()
+        ]
 
 
 JOB = r"(?P<job_id>[^/]+)"
