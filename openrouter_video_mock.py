@@ -3254,20 +3254,19 @@ class Courier:
     def deliveries(self, job_ids: Collection[str] | None = None) -> list[Delivery]:
         """Those of these jobs, or all, oldest first."""
         with self._changed:
-            known = {**self._done, **self._pending}
-        chosen = [d for d in known.values() if job_ids is None or d.job.id in job_ids]
+            known = [*self._done.values(), *self._pending.values()]
+        chosen = [d for d in known if job_ids is None or d.job.id in job_ids]
         return sorted(chosen, key=lambda delivery: delivery.number)
 
     def wait_for_done(
         self, wanted: Callable[[Delivery], bool], count: int, seconds: float
     ) -> None:
         """Block up to so many real seconds until `count` of these are not pending any more."""
-
-        def enough() -> bool:
-            return self._stopped or sum(map(wanted, self._done.values())) >= count
-
+        done = self._done.values
         with self._changed:
-            self._changed.wait_for(enough, seconds)
+            self._changed.wait_for(
+                lambda: self._stopped or sum(map(wanted, done())) >= count, seconds
+            )
 
     def _run(self) -> None:
         while not self._stopped:
@@ -3282,18 +3281,17 @@ class Courier:
             self._start_attempt(delivery)
 
     def _announce(self, job: Job) -> None:  # self._changed is held
-        webhook = job.plan.webhook
-        host = urlsplit(job.callback_url or "").hostname
+        webhook, url = job.plan.webhook, job.callback_url or ""
+        times = webhook.times
         refused: Json = {}
-        if not may_deliver(job.callback_url or "", self._config.callback_host):
+        if not may_deliver(url, self._config.callback_host):
+            host, times = urlsplit(url).hostname, min(times, 1)
             cure = f"allow it with --callback-host {host}"
             refused = {"state": "refused", "reason": f"{host} is not loopback; {cure}"}
-        for index in range(webhook.times):
+        for index in range(times):
             due_at = job.ends_at + webhook.delay + index
             number = next(self._numbers)
             self._keep(Delivery(number, job, _webhook_event(job), due_at, **refused))
-            if refused:
-                return
 
     def _keep(self, delivery: Delivery) -> None:  # self._changed is held
         number = delivery.number
@@ -3320,17 +3318,14 @@ class Courier:
                 return delivery
         return None
 
-    def _wait_until(self, next_end: float) -> None:  # self._changed is held
-        now = _monotonic()
+    def _wait_until(self, due: float) -> None:  # self._changed is held
+        longest = 3600.0
         for sock, deadline in self._sockets.items():
-            if now > deadline:
+            longest = 1.0
+            if _monotonic() > deadline:
                 shut_down(sock)
-        due = next_end
         if self._due and self._under_way < MAX_UNDER_WAY:
             due = min(due, self._due[0][0])
-        longest = 3600.0
-        if self._sockets:
-            longest = 1.0
         if not self._news and not self._stopped:
             self._changed.wait(min(max(0.0, due - self._store.now()), longest))
         self._news = False
@@ -3338,10 +3333,8 @@ class Courier:
     def _start_attempt(self, delivery: Delivery) -> None:
         job, fault = delivery.job, delivery.held
         if fault is None:
-            epoch = self._store.epoch
-            fault = self._store.draw_fault("webhook", job.scope, epoch, job) or Fault(
-                "webhook"
-            )
+            drawn = self._store.draw_fault("webhook", job.scope, self._store.epoch, job)
+            fault = drawn or Fault("webhook")
             if fault.delay:
                 due_at = delivery.due_at + fault.delay
                 self._finish(delivery._replace(held=fault, due_at=due_at))
@@ -3381,20 +3374,19 @@ class Courier:
     def _send(self, url: str, body: bytes, headers: dict[str, str]) -> int:
         """POST, and the status of the answer."""
         parts = urlsplit(url)
-        secure, host = parts.scheme == "https", parts.hostname or ""
-        port = parts.port or (80, 443)[secure]
+        host, port = parts.hostname or "", parts.port or 80
+        path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+        path = quote(path, safe="%/?&=:;,+~!$'()*@[]")
+        if parts.scheme == "https":
+            port = parts.port or 443
         sock = socket.create_connection((host, port), WEBHOOK_SECONDS)
-        if secure:
+        if parts.scheme == "https":
             sock = ssl.create_default_context().wrap_socket(
                 sock, server_hostname=host, do_handshake_on_connect=False
             )
         with contextlib.closing(sock), self._watched(sock):
-            if isinstance(sock, ssl.SSLSocket):
-                sock.do_handshake()
             connection = http.client.HTTPConnection(host, port)
             connection.sock = sock
-            path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
-            path = quote(path, safe="%/?&=:;,+~!$'()*@[]")
             connection.request("POST", path, body, {**headers, "Connection": "close"})
             response = connection.getresponse()
             with contextlib.suppress(OSError, http.client.HTTPException):
@@ -3513,34 +3505,32 @@ def clip_response(
         size = len(clip) if isinstance(clip, bytes) else os.path.getsize(clip)
     except OSError:
         raise ApiError(502) from None  # the fixture's file has gone since it was read
-    mp4: Headers = (("Content-Type", "video/mp4"), *headers)
+    headers = (("Content-Type", "video/mp4"), *headers)
     if not ranges:
-        return Response(200, headers=mp4, stream=_blocks(clip, 0, size))
-    mp4 += (("Accept-Ranges", "bytes"),)
+        return Response(200, headers=headers, stream=_blocks(clip, 0, size))
+    headers += (("Accept-Ranges", "bytes"),)
+    status, start, stop = 200, 0, size
     part = _parse_range(request.headers.get("range", ""), size)
-    if part is None:
-        return Response(200, headers=mp4, stream=_blocks(clip, 0, size), length=size)
-    start, stop = part
-    mp4 += (("Content-Range", f"bytes {start}-{stop - 1}/{size}"),)
-    return Response(
-        206, headers=mp4, stream=_blocks(clip, start, stop), length=stop - start
-    )
+    if part is not None:
+        status, (start, stop) = 206, part
+        headers += (("Content-Range", f"bytes {start}-{stop - 1}/{size}"),)
+    blocks = _blocks(clip, start, stop)
+    return Response(status, headers=headers, stream=blocks, length=stop - start)
 
 
 def _parse_range(header: str, size: int) -> tuple[int, int] | None:
     """First byte and the one after the last; None for all that is no single range."""
-    match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header.replace(" ", ""))
+    form = r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))"
+    match = re.fullmatch(form, header.replace(" ", ""))
     if match is None:
         return None
-    first, last = match.groups()
-    if not first and not last:
-        return None
-    if not first:
-        start, stop = max(0, size - int(last)), size
+    first, last, suffix = match.groups()
+    if suffix:
+        start, stop = max(0, size - int(suffix)), size
     else:
         start, stop = int(first), min(int(last or size) + 1, size)
-        if last and int(last) < start:
-            return None
+    if last and int(last) < start:
+        return None
     if start >= stop:
         headers = (("Content-Range", f"bytes */{size}"),)
         raise ApiError(416, "Range Not Satisfiable", headers=headers)
