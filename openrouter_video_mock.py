@@ -120,6 +120,7 @@ def _monotonic(read: Callable[[], float] = time.monotonic) -> float:
 
 Json = dict[str, Any]  # a JSON object
 JsonPath = tuple[Any, ...]
+Issues = Iterator[Json]  # what is wrong with a value
 _MISSING: Any = object()
 _MAX_SAFE_INTEGER = 2**53 - 1
 _LONGEST_URL = 8_192
@@ -136,10 +137,13 @@ _JS_TYPES = {
 _JS_TYPE_OF = {"int": "number", "record": "object"}  # of these kinds; of others, the kind
 
 
+Stamps = dict[str, tuple[int, int]]  # of files and folders: modification time, size
+
+
 class SetupError(ValueError):
     """What stops a start, or a change by the control API: one line with the place and the cure."""
 
-    stamps: dict[str, tuple[int, int]] = {}  # of the fixture files that were looked at
+    stamps: Stamps = {}  # of the fixture files that were looked at
 
     def __init__(self, *problems: str) -> None:
         super().__init__(problems[0])
@@ -157,7 +161,7 @@ def collecting(problems: list[str]) -> Iterator[None]:
 
 def issues_of(
     schema: Json, value: Any, path: JsonPath = (), strict: bool = False
-) -> Iterator[Json]:
+) -> Issues:
     """What is wrong with a value, as Zod 4 words and orders it.
 
     `strict` refuses keys that the schema does not have, but those that begin with _ (comments).
@@ -203,9 +207,7 @@ def _invalid_option(values: Sequence[str], path: JsonPath) -> Json:
     return _issue(path, text, code="invalid_value", values=list(values))
 
 
-def _union_issues(
-    options: Mapping[str, Json], value: Any, path: JsonPath
-) -> Iterator[Json]:
+def _union_issues(options: Mapping[str, Json], value: Any, path: JsonPath) -> Issues:
     """Of a union that is told apart by its key `type`."""
     if not isinstance(value, dict):  # there the code comes first
         yield {"code": "invalid_type", **_invalid_type("object", value, path)}
@@ -224,9 +226,7 @@ def _union_issues(
         )
 
 
-def _object_issues(
-    schema: Json, value: Json, path: JsonPath, strict: bool
-) -> Iterator[Json]:
+def _object_issues(schema: Json, value: Json, path: JsonPath, strict: bool) -> Issues:
     every: Json = schema.get("values", {})
     fields: Json = schema.get("properties") or dict.fromkeys(value, every)
     required = schema.get("required", ())
@@ -239,7 +239,7 @@ def _object_issues(
             yield _issue((*path, key), text, code="unrecognized_keys")
 
 
-def _string_issues(schema: Json, value: str, path: JsonPath) -> Iterator[Json]:
+def _string_issues(schema: Json, value: str, path: JsonPath) -> Issues:
     longest, pattern = schema.get("maxLength"), schema.get("pattern")
     if longest is not None and len(value.encode("utf-16-le")) > 2 * longest:
         text = f"Too big: expected string to have <={longest} characters"
@@ -254,7 +254,7 @@ def _string_issues(schema: Json, value: str, path: JsonPath) -> Iterator[Json]:
         yield _issue(path, "Invalid URL", code="invalid_format", format="url")
 
 
-def _number_issues(schema: Json, value: float, path: JsonPath) -> Iterator[Json]:
+def _number_issues(schema: Json, value: float, path: JsonPath) -> Issues:
     if schema["type"] == "int":
         if value % 1:
             yield _invalid_type("int", value, path, format="safeint")
@@ -712,7 +712,7 @@ def parse_video_request(
 _remembered_request = functools.lru_cache(maxsize=64)(parse_video_request)
 
 
-def _callback_issues(url: Any, callback_hosts: Sequence[str]) -> Iterator[Json]:
+def _callback_issues(url: Any, callback_hosts: Sequence[str]) -> Issues:
     # Production insists on HTTPS; hosts that webhooks may go to need none here.
     valid = isinstance(url, str) and is_url(url)
     if valid and not (
@@ -924,7 +924,7 @@ def check_prompt(submit: VideoRequest, model: Model) -> None:
 def check_against_catalogue(submit: VideoRequest, model: Model) -> None:
     """Refuse, in production's words, what the model's entry does not offer."""
     shape = submit.shape
-    checks: list[tuple[str, Any, Sequence[Any] | None, str]] = [
+    checks: list[tuple[str, Any, Any, str]] = [
         ("Duration", shape.duration, model.supported_durations, "s"),
         ("Resolution", shape.resolution, model.supported_resolutions, ""),
         ("Aspect ratio", shape.aspect_ratio, model.supported_aspect_ratios, ""),
@@ -932,10 +932,9 @@ def check_against_catalogue(submit: VideoRequest, model: Model) -> None:
         ("Creativity level", shape.creativity, model.creativity, ""),
     ]
     for word, value, supported, unit in checks:
-        if value is not None and supported is not None and value not in supported:
-            raise _not_supported(
-                word, f"{value}{unit}", ", ".join(map(str, supported)) + unit
-            )
+        if None not in (value, supported) and value not in supported:
+            offer = ", ".join(map(str, supported))
+            raise _not_supported(word, f"{value}{unit}", f"{offer}{unit}")
     limits, factor = model.upscale_factor, shape.upscale_factor
     if limits and factor and not limits["min"] <= factor <= limits["max"]:
         offer = f"{js_number(limits['min'])} to {js_number(limits['max'])}"
@@ -1270,11 +1269,14 @@ class Fixture(NamedTuple):
     built_in: bool = False
 
 
+Counts = Counter[
+    Any
+]  # in one scope: matches, by id or group of a fixture; hits, by id of a fault
 Difference = tuple[str, Any, Any]  # a criterion that a submit does not meet; wanted; got
 
 
 def differences(
-    fixture: Fixture, submit: VideoRequest, context: str | None, counts: Counter[Any]
+    fixture: Fixture, submit: VideoRequest, context: str | None, counts: Counts
 ) -> Iterator[Difference]:
     """Why this fixture does not take this submit: nothing, if it does.
 
@@ -1585,7 +1587,7 @@ def _is_for_video(match: Json, answer: Json, place: str) -> bool:
     """Whether a fixture answers video requests; those of aimock's other endpoints do not."""
     given = answer.keys() - {"retryAfter"}
     ours, refuses = given & {"video", "error", "status"}, given & {"error", "status"}
-    if "endpoint" in match and match["endpoint"] != "video":
+    if match.get("endpoint", "video") != "video":
         return False
     if given - ours and not given & {"video", "error"}:
         if "endpoint" in match and "json" not in answer:
@@ -1724,7 +1726,7 @@ class Loaded(NamedTuple):
     catalogue: str  # for the start: which models are checked
     implicit: bool  # whether no fixture was given: then every submit succeeds
     notes: Sequence[str]  # for the log
-    stamps: dict[str, tuple[int, int]]  # watched files and folders: modification time, size
+    stamps: Stamps  # watched files and folders: modification time, size
 
 
 _DOCUMENT_SCHEMA: Json = json.loads("""{
@@ -1784,7 +1786,7 @@ def part_of_file(path: str, stamp: tuple[int, int], beside: bool = False) -> Par
     return read_part(document, f"{path}: ", path, f"{path} {stamp} ")
 
 
-def _files_of(path: str, stamps: dict[str, tuple[int, int]]) -> Iterator[str]:
+def _files_of(path: str, stamps: Stamps) -> Iterator[str]:
     """A file, or a folder's *.json, recursively; each real folder once."""
     real = os.path.realpath(path) if os.path.isdir(path) else path
     if real in stamps:
@@ -1803,7 +1805,7 @@ def _files_of(path: str, stamps: dict[str, tuple[int, int]]) -> Iterator[str]:
 
 
 def _parts_of(
-    source: Any, position: int, stamps: dict[str, tuple[int, int]], problems: list[str]
+    source: Any, position: int, stamps: Stamps, problems: list[str]
 ) -> Iterator[Part]:
     """What a path says, fixtures as Python objects, or the file beside this one, for None."""
     if isinstance(source, Mapping):
@@ -1846,7 +1848,7 @@ def load_fixtures(sources: Sequence[Any], recording: bool = False) -> Loaded:
     """
     if recording:  # the catch-all of the file beside this one would take everything
         sources = [source for source in sources if source is not None]
-    stamps: dict[str, tuple[int, int]] = {}
+    stamps: Stamps = {}
     problems: list[str] = []
     parts: list[Part] = []
     for position, source in enumerate(sources):
@@ -2191,11 +2193,8 @@ class Store:
         self._seq = 0
         self._added: list[Fixture] = []
         self._faults = self._start_faults  # the server's; never changed in place
-        # By scope; then by id or group of a fixture, or by id of a fault.
-        self._counts: OrderedDict[str, Counter[Any]] = OrderedDict()
-        self._hits: Counter[Any] = (
-            Counter()
-        )  # over all scopes, by id of a fixture or a fault
+        self._counts: OrderedDict[str, Counts] = OrderedDict()
+        self._hits: Counts = Counter()  # over all scopes
         self._install()
 
     def _install(self) -> None:  # self._lock is held
@@ -2277,8 +2276,11 @@ class Store:
 
     def fixtures(self) -> list[tuple[Fixture, int]]:
         with self._lock:
-            known = [fixture for fixture in self._fixtures if fixture is not _SUCCESS]
-            return [(fixture, self._hits[fixture.id]) for fixture in known]
+            return [
+                (fixture, self._hits[fixture.id])
+                for fixture in self._fixtures
+                if fixture is not _SUCCESS
+            ]
 
     def listed_model(self, model_id: str) -> Model | None:
         """The model of this id, canonical slug, or id with a date of eight digits."""
@@ -2327,7 +2329,7 @@ class Store:
             return fixture, fault, []
 
     def _near_misses(
-        self, submit: VideoRequest, context: str | None, counts: Counter[Any]
+        self, submit: VideoRequest, context: str | None, counts: Counts
     ) -> list[Json]:  # self._lock is held
         ranked = []
         for position, fixture in enumerate(self._fixtures):
@@ -2340,7 +2342,7 @@ class Store:
             ranked.append((fixture.built_in, not held, missed, -held, position, miss))
         return [miss for *_, miss in heapq.nsmallest(3, ranked)]
 
-    def _scope_counts(self, scope: str, epoch: int) -> Counter[Any]:  # self._lock is held
+    def _scope_counts(self, scope: str, epoch: int) -> Counts:  # self._lock is held
         if epoch != self.epoch:
             return Counter()
         counts = self._counts.setdefault(scope, Counter())
@@ -2379,7 +2381,7 @@ class Store:
             return fault
 
     def _draw(
-        self, on: str, faults: Sequence[Fault], counts: Counter[Any]
+        self, on: str, faults: Sequence[Fault], counts: Counts
     ) -> Fault | None:  # self._lock is held
         """The first that strikes."""
         for fault in faults:
@@ -2414,8 +2416,7 @@ class Store:
                 self._expect_end(job)
 
     def _expect_end(self, job: Job) -> None:  # self._lock is held
-        if job.ends_at < math.inf:
-            heapq.heappush(self._ends, (job.ends_at, job.id))
+        heapq.heappush(self._ends, (job.ends_at, job.id))
         if len(self._ends) > 4 * self.config.max_jobs:  # mostly of jobs that are forgotten
             known = [(job.ends_at, job.id) for job in self._open.values()]
             self._ends = sorted([*known, (math.inf, "")])
@@ -2482,13 +2483,6 @@ class Store:
         """All jobs by id."""
         with self._lock:
             return dict(self._jobs)
-
-    def jobs(
-        self, wanted: Callable[[Job], bool], offset: int, limit: int | None
-    ) -> list[Job]:
-        with self._lock:
-            newest = filter(wanted, reversed(self._jobs.values()))
-            return list(itertools.islice(newest, offset, limit and offset + limit))
 
     def finish(self, job_id: str, status: Status, error: str | None) -> tuple[Job, float]:
         with self._lock:
@@ -5647,7 +5641,10 @@ class VideoMock:
         ['pending']
         """
         _check_limit(limit)
-        jobs = self.store.jobs(lambda job: scope in (None, job.scope), offset, limit)
+        newest = reversed(self.store.all_jobs().values())
+        wanted = (job for job in newest if scope in (None, job.scope))
+        stop = None if limit is None else offset + limit
+        jobs = list(itertools.islice(wanted, offset, stop))
         by_job: dict[str, list[Delivery]] = {job.id: [] for job in jobs}
         for delivery in self.courier.deliveries(by_job):
             by_job[delivery.job.id].append(delivery)
