@@ -120,45 +120,54 @@ def _monotonic(read: Callable[[], float] = time.monotonic) -> float:
 
 Json = dict[str, Any]  # a JSON object
 JsonPath = tuple[Any, ...]
+Issues = Iterator[Json]  # what is wrong with a value
 _MISSING: Any = object()
 _MAX_SAFE_INTEGER = 2**53 - 1
 _LONGEST_URL = 8_192
-_TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "boolean": (bool,),
-    "number": (int, float),
-    "int": (int, float),
-    "array": (list, tuple),
-    "object": (dict,),
-    "record": (dict,),
-}
 _JS_TYPES = {
     str: "string",
     bool: "boolean",
     int: "number",
     float: "number",
     list: "array",
+    tuple: "array",
     dict: "object",
     type(None): "null",
 }
+_JS_TYPE_OF = {"int": "number", "record": "object"}  # of these kinds; of others, the kind
+
+
+Stamps = dict[str, tuple[int, int]]  # of files and folders: modification time, size
 
 
 class SetupError(ValueError):
     """What stops a start, or a change by the control API: one line with the place and the cure."""
 
-    problems: Sequence[str] = ()  # all lines, where fixture files have several
-    stamps: dict[str, tuple[int, int]] = {}  # of the files that were looked at
+    stamps: Stamps = {}  # of the fixture files that were looked at
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(problems[0])
+        self.problems = problems  # several lines where fixture files have several
+
+
+@contextlib.contextmanager
+def collecting(problems: list[str]) -> Iterator[None]:
+    """Note what is wrong in here and go on, so that all is said at once."""
+    try:
+        yield
+    except SetupError as error:
+        problems += error.problems
 
 
 def issues_of(
     schema: Json, value: Any, path: JsonPath = (), strict: bool = False
-) -> Iterator[Json]:
+) -> Issues:
     """What is wrong with a value, as Zod 4 words and orders it.
 
     `strict` refuses keys that the schema does not have, but those that begin with _ (comments).
     """
     kind = schema.get("type")
-    if schema.get("nullable") and _JS_TYPES.get(type(value)) == "null":
+    if schema.get("nullable") and value is None:
         return
     if "enum" in schema:
         if value not in schema["enum"]:
@@ -167,7 +176,7 @@ def issues_of(
         yield from _union_issues(schema["oneOf"], value, path)
     elif kind is None:
         return
-    elif type(value) not in _TYPES[kind]:
+    elif _JS_TYPES.get(type(value)) != _JS_TYPE_OF.get(kind, kind):
         yield _invalid_type("number" if kind == "int" else kind, value, path)
     elif kind == "array":
         for index, item in enumerate(value):
@@ -198,38 +207,28 @@ def _invalid_option(values: Sequence[str], path: JsonPath) -> Json:
     return _issue(path, text, code="invalid_value", values=list(values))
 
 
-def _union_issues(
-    options: Mapping[str, Json], value: Any, path: JsonPath
-) -> Iterator[Json]:
+def _union_issues(options: Mapping[str, Json], value: Any, path: JsonPath) -> Issues:
     """Of a union that is told apart by its key `type`."""
     if not isinstance(value, dict):  # there the code comes first
         yield {"code": "invalid_type", **_invalid_type("object", value, path)}
-        return
-    kind = value.get("type")
-    if isinstance(kind, str) and kind in options:
-        yield from issues_of(options[kind], value, path)
-        return
-    kinds = " | ".join(f"'{option}'" for option in options)
-    text = f"Invalid discriminator value. Expected {kinds}"
-    union: Json = {
-        "code": "invalid_union",
-        "errors": [],
-        "note": "No matching discriminator",
-    }
-    yield _issue(
-        (*path, "type"), text, **union, discriminator="type", options=list(options)
-    )
+    elif value.get("type") in list(options):
+        yield from issues_of(options[value["type"]], value, path)
+    else:
+        kinds = " | ".join(f"'{option}'" for option in options)
+        yield _issue(
+            (*path, "type"),
+            f"Invalid discriminator value. Expected {kinds}",
+            code="invalid_union",
+            errors=[],
+            note="No matching discriminator",
+            discriminator="type",
+            options=list(options),
+        )
 
 
-def _object_issues(
-    schema: Json, value: Json, path: JsonPath, strict: bool
-) -> Iterator[Json]:
-    fields: Any = schema.get("properties")
-    every = schema.get("values")
-    if every is not None:
-        fields = dict.fromkeys(value, every)
-    if fields is None:
-        return
+def _object_issues(schema: Json, value: Json, path: JsonPath, strict: bool) -> Issues:
+    every: Json = schema.get("values", {})
+    fields: Json = schema.get("properties") or dict.fromkeys(value, every)
     required = schema.get("required", ())
     for key, field in fields.items():
         if key in value or key in required:
@@ -240,8 +239,8 @@ def _object_issues(
             yield _issue((*path, key), text, code="unrecognized_keys")
 
 
-def _string_issues(schema: Json, value: str, path: JsonPath) -> Iterator[Json]:
-    longest, pattern = schema.get("maxLength"), schema.get("pattern", "")
+def _string_issues(schema: Json, value: str, path: JsonPath) -> Issues:
+    longest, pattern = schema.get("maxLength"), schema.get("pattern")
     if longest is not None and len(value.encode("utf-16-le")) > 2 * longest:
         text = f"Too big: expected string to have <={longest} characters"
         size = {"code": "too_big", "maximum": longest, "inclusive": True}
@@ -249,43 +248,38 @@ def _string_issues(schema: Json, value: str, path: JsonPath) -> Iterator[Json]:
     elif pattern and not re.fullmatch(pattern, value, re.ASCII):
         shown = f"/^{pattern}$/"
         form = {"code": "invalid_format", "format": "regex", "pattern": shown}
-        yield _issue(
-            path, f"Invalid string: must match pattern {shown}", origin="string", **form
-        )
+        text = f"Invalid string: must match pattern {shown}"
+        yield _issue(path, text, origin="string", **form)
     elif schema.get("format") == "url" and not is_url(value):
         yield _issue(path, "Invalid URL", code="invalid_format", format="url")
 
 
-def _number_issues(schema: Json, value: float, path: JsonPath) -> Iterator[Json]:
+def _number_issues(schema: Json, value: float, path: JsonPath) -> Issues:
     if schema["type"] == "int":
-        if isinstance(value, float) and not value.is_integer():
+        if value % 1:
             yield _invalid_type("int", value, path, format="safeint")
             return
-        if abs(value) > _MAX_SAFE_INTEGER:
-            yield _out_of_range("int", value, _MAX_SAFE_INTEGER, path)
+        if value > _MAX_SAFE_INTEGER:
+            yield _out_of_range("maximum", _MAX_SAFE_INTEGER, path, "int")
+        if value < -_MAX_SAFE_INTEGER:
+            yield _out_of_range("minimum", -_MAX_SAFE_INTEGER, path, "int")
     if not value <= schema.get("maximum", math.inf):
-        yield _out_of_range("number", value, schema["maximum"], path)
-    least = schema.get("minimum", -math.inf)
-    if value < least or value == schema.get("above"):
-        yield _out_of_range("number", value, least, path, inclusive="above" not in schema)
+        yield _out_of_range("maximum", schema["maximum"], path)
+    least, above = schema.get("minimum", -math.inf), schema.get("above")
+    if value < least or value == above:
+        yield _out_of_range("minimum", least, path, inclusive=above is None)
 
 
 def _out_of_range(
-    origin: str, value: float, bound: float, path: JsonPath, inclusive: bool = True
+    limit: str, bound: float, path: JsonPath, origin: str = "number", inclusive: bool = True
 ) -> Json:
-    size, limit, sign = "big", "maximum", "<"
-    if value <= bound:
-        size, limit, sign = "small", "minimum", ">"
-    if origin == "int" and value < 0:
-        size, limit, sign, bound = "small", "minimum", ">", -bound
-    parts = {"code": f"too_{size}", limit: bound}
+    size, sign = {"maximum": ("big", "<"), "minimum": ("small", ">")}[limit]
+    parts: Json = {"origin": origin, "code": f"too_{size}", limit: bound}
     if origin == "int":
         note = "Integers must be within the safe integer range."
-        parts = {**parts, "note": note, "origin": "int", "inclusive": True}
-    else:
-        parts = {"origin": origin, **parts, "inclusive": inclusive}
+        parts = {"code": parts["code"], limit: bound, "note": note, "origin": origin}
     text = f"Too {size}: expected {origin} to be {sign}{'=' * inclusive}{bound}"
-    return _issue(path, text, **parts)
+    return _issue(path, text, **parts, inclusive=inclusive)
 
 
 def is_url(text: str) -> bool:
@@ -501,7 +495,8 @@ ENDING_NAMES = [status.value for status in ENDINGS]
 EndingName = Literal["completed", "failed", "cancelled", "expired"]
 
 # Messages per HTTP status: SDK 1.3.84, where nothing better was recorded.
-STATUS_MESSAGES = {
+STATUS_MESSAGES: dict[int, str] = {
+    **http.client.responses,
     401: "User not found.",
     402: "Insufficient credits. Add more using https://openrouter.ai/credits",
     403: "Input was flagged by moderation",
@@ -521,10 +516,9 @@ class ApiError(Exception):
         self, status: int, message: str = "", metadata: Any = None, headers: Headers = ()
     ) -> None:
         self.status = status
+        self.message = message or STATUS_MESSAGES.get(status, "Error")
         self.metadata = metadata
         self.headers = headers
-        self.message = message or STATUS_MESSAGES.get(status, "")
-        self.message = self.message or http.client.responses.get(status, "Error")
         super().__init__(f"{status} {self.message}")
 
 
@@ -603,11 +597,7 @@ REQUEST_SCHEMA: Json = json.loads(r"""{
   }
 }""")
 _FIELDS: Json = REQUEST_SCHEMA["properties"]
-RESOLUTIONS: list[str] = _FIELDS["resolution"]["enum"]
-ASPECT_RATIOS: list[str] = _FIELDS["aspect_ratio"]["enum"]
-_FRAME_TYPE: Json = _FIELDS["frame_images"]["items"]["properties"]["frame_type"]
-FRAME_TYPES: list[str] = _FRAME_TYPE["enum"]
-_WHOLE_FIELDS = [name for name, field in _FIELDS.items() if field.get("type") == "int"]
+FRAME_TYPES = ("first_frame", "last_frame")
 
 
 class Shape(NamedTuple):
@@ -631,7 +621,6 @@ class VideoRequest(NamedTuple):
     prompt: str
     shape: Shape
     seed: int | None
-    callback_url: str | None
     body: Json  # as the client sent it, unknown keys included
 
 
@@ -644,6 +633,8 @@ def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text} is no JSON number")
+    if number.is_integer():
+        return int(number)
     return number
 
 
@@ -699,12 +690,9 @@ def parse_video_request(
         raise SchemaError([issue]) from None
     issues = list(itertools.islice(issues_of(REQUEST_SCHEMA, submit), _MOST_ISSUES))
     if isinstance(submit, dict):
-        issues += _check_callback(submit.get("callback_url"), callback_hosts)
+        issues += _callback_issues(submit.get("callback_url"), callback_hosts)
     if issues:
         raise SchemaError(issues)
-    for name in _WHOLE_FIELDS:
-        if name in submit:
-            submit[name] = int(submit[name])
     given = {name: submit.get(name) for name in Shape._fields[2:]}
     shape = Shape(
         frames=tuple(image["frame_type"] for image in submit.get("frame_images", ())),
@@ -716,7 +704,6 @@ def parse_video_request(
         prompt=submit.get("prompt", ""),
         shape=shape,
         seed=submit.get("seed"),
-        callback_url=submit.get("callback_url"),
         body=submit,
     )
 
@@ -725,13 +712,13 @@ def parse_video_request(
 _remembered_request = functools.lru_cache(maxsize=64)(parse_video_request)
 
 
-def _check_callback(url: Any, callback_hosts: Sequence[str]) -> list[Json]:
+def _callback_issues(url: Any, callback_hosts: Sequence[str]) -> Issues:
     # Production insists on HTTPS; hosts that webhooks may go to need none here.
-    if not isinstance(url, str) or not is_url(url) or url.lower().startswith("https://"):
-        return []
-    if may_deliver(url, callback_hosts):
-        return []
-    return [_issue(("callback_url",), "callback_url must use HTTPS", code="custom")]
+    valid = isinstance(url, str) and is_url(url)
+    if valid and not (
+        url.lower().startswith("https://") or may_deliver(url, callback_hosts)
+    ):
+        yield _issue(("callback_url",), "callback_url must use HTTPS", code="custom")
 
 
 _LONGEST_TEXT = 16_384
@@ -755,17 +742,6 @@ def shorten(value: Any) -> Any:
         kept = itertools.islice(value.items(), _LONGEST_LIST)
         return {shorten(key): shorten(item) for key, item in kept}
     return value
-
-
-def kept_body(body: bytes, value: Any = None) -> bytes:
-    """What journal and jobs keep of a body: its JSON shortened, or else its beginning."""
-    if len(body) <= _SMALL_BODY:
-        return body
-    with contextlib.suppress(ValueError):
-        body = to_json(shorten(parse_json(body) if value is None else value))
-    if len(body) > 4 * _LONGEST_TEXT:
-        return body[:_LONGEST_TEXT] + "… (cut)".encode()
-    return body
 
 
 def shown_body(body: bytes) -> Any:
@@ -796,12 +772,12 @@ class Links(NamedTuple):
 
     def signed_url(self, job_id: str, index: int, expires: int) -> str:
         """The download that needs none.  The form is the mock's own: production's is not known."""
-        signature = sign_download(self.secret, job_id, index, expires)
+        signature = sign_download(self.secret, job_id, index, str(expires))
         return f"{self.content_url(job_id, index)}&expires={expires}&signature={signature}"
 
 
 @functools.lru_cache(maxsize=1024)  # every poll of a completed job carries it
-def sign_download(secret: bytes, job_id: str, index: int, expires: int) -> str:
+def sign_download(secret: bytes, job_id: str, index: int, expires: str) -> str:
     """Hex HMAC-SHA256 over job, index and expiry (unix seconds)."""
     text = f"{job_id}/{index}/{expires}"
     return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
@@ -812,9 +788,7 @@ def check_signature(
 ) -> None:
     """403 unless the query is one that Links.signed_url made, and still in time."""
     expires = parameters.get("expires", "")
-    if not re.fullmatch("[0-9]{1,12}", expires):
-        expires = "0"
-    wanted = sign_download(secret, job_id, index, int(expires))
+    wanted = sign_download(secret, job_id, index, expires)
     if not hmac.compare_digest(wanted.encode(), parameters["signature"].encode()):
         raise ApiError(403, "Invalid signature")
     if now >= int(expires):
@@ -832,32 +806,31 @@ def job_to_wire(job: Job, now: float, links: Links) -> Json:
     }
     if status in WAITING:
         return wire
-    if status is Status.COMPLETED:
-        wire["unsigned_urls"] = unsigned_urls(job, links)
-        if job.plan.stored and now < expires_at(job):
-            wire["urls"] = signed_urls(job, links)
-            wire["expires_at"] = expires_at(job)
-        wire["usage"] = usage_to_wire(job)
-    else:
-        wire["error"] = job.error
+    wire.update(outcome_to_wire(job, now, links))
     for key in job.plan.omit:
         wire.pop(key, None)
     return wire
 
 
-def unsigned_urls(job: Job, links: Links) -> list[str]:
-    """One download URL per output, or those that the fixture names."""
-    if job.plan.unsigned_urls is not None:
-        return list(job.plan.unsigned_urls)
-    return [links.content_url(job.id, index) for index in range(job.plan.outputs)]
+def outcome_to_wire(job: Job, now: float, links: Links) -> Json:
+    """What poll and webhook say of the end: the error, or URLs per output and the cost in USD.
 
-
-def signed_urls(job: Job, links: Links) -> list[str]:
-    """One URL per output that needs no key; on the mock's other origin, if the fixture says so."""
-    if job.plan.elsewhere:
-        links = links._replace(origin=other_origin(links.origin))
-    end = expires_at(job)
-    return [links.signed_url(job.id, index, end) for index in range(job.plan.outputs)]
+    The signed URLs need no key; they are left out once the outputs are not kept any more.
+    """
+    plan, end = job.plan, expires_at(job)
+    if job.ending is not Status.COMPLETED:
+        return {"error": job.error}
+    indexes = range(plan.outputs)
+    wire: Json = {"unsigned_urls": plan.unsigned_urls}
+    if plan.unsigned_urls is None:
+        wire["unsigned_urls"] = [links.content_url(job.id, index) for index in indexes]
+    if plan.stored and now < end:
+        if plan.elsewhere:
+            links = links._replace(origin=other_origin(links.origin))
+        wire["urls"] = [links.signed_url(job.id, index, end) for index in indexes]
+        wire["expires_at"] = end
+    wire["usage"] = {"cost": job.cost, "is_byok": plan.is_byok}
+    return wire
 
 
 def other_origin(origin: str) -> str:
@@ -865,11 +838,6 @@ def other_origin(origin: str) -> str:
     if "//localhost" in origin:
         return origin.replace("//localhost", "//127.0.0.1")
     return re.sub(r"//(\[.*\]|[^:/]*)", "//localhost", origin)
-
-
-def usage_to_wire(job: Job) -> Json:
-    """The cost in USD, and whether a provider key of the user's own paid."""
-    return {"cost": job.cost, "is_byok": job.plan.is_byok}
 
 
 # ============ 3. Catalogue and cost: Model, check_against_catalogue, output_size, cost_of ====
@@ -887,17 +855,17 @@ class Model(NamedTuple):
     name: str = ""
     created: int = 0  # unix seconds
     description: str | None = None
-    supported_resolutions: tuple[str, ...] | None = None  # None in a list: anything goes
-    supported_aspect_ratios: tuple[str, ...] | None = None
-    supported_sizes: tuple[str, ...] | None = None
-    supported_durations: tuple[int, ...] | None = None
-    supported_frame_images: tuple[str, ...] | None = None  # None: no frame image at all
+    supported_resolutions: Sequence[str] | None = None  # None in a list: anything goes
+    supported_aspect_ratios: Sequence[str] | None = None
+    supported_sizes: Sequence[str] | None = None
+    supported_durations: Sequence[int] | None = None
+    supported_frame_images: Sequence[str] | None = None  # None: no frame image at all
     upscale_factor: dict[str, float] | None = None  # {"min", "max"}: an upscaler
-    creativity: tuple[int, ...] | None = None
+    creativity: Sequence[int] | None = None
     generate_audio: bool | None = None
     seed: bool | None = None
     pricing_skus: dict[str, str] | None = None
-    allowed_passthrough_parameters: tuple[str, ...] = ()
+    allowed_passthrough_parameters: Sequence[str] = ()
     defaults: Json = {}  # duration, resolution, aspect_ratio of a request without
     billing: dict[str, float] = {}  # factor, minimum_seconds
 
@@ -939,26 +907,24 @@ def check_references(body: Json) -> None:
 
 def check_prompt(submit: VideoRequest, model: Model) -> None:
     """Refuse what has neither prompt nor image; some models need something else."""
-    references = submit.shape.references
-    if submit.prompt:
-        return
+    given = set(submit.shape.references)
+    enough = {"image_url"}
+    text = f"{model.provider} video generations require a prompt when no image input is provided"
+    if submit.shape.frames:
+        given.add("image_url")
+    if model.upscale_factor:
+        enough.add("video_url")
     if model.id == "heygen/avatar-iv":
-        if "audio_url" in references:
-            return
+        enough = {"audio_url"}
         text = "avatar-iv requires a prompt (script) or an audio input reference"
+    if not submit.prompt and not given & enough:
         raise ApiError(400, text)
-    if submit.shape.frames or "image_url" in references:
-        return
-    if model.upscale_factor and "video_url" in references:
-        return
-    words = "video generations require a prompt when no image input is provided"
-    raise ApiError(400, f"{model.provider} {words}")
 
 
 def check_against_catalogue(submit: VideoRequest, model: Model) -> None:
     """Refuse, in production's words, what the model's entry does not offer."""
     shape = submit.shape
-    checks: list[tuple[str, Any, Sequence[Any] | None, str]] = [
+    checks: list[tuple[str, Any, Any, str]] = [
         ("Duration", shape.duration, model.supported_durations, "s"),
         ("Resolution", shape.resolution, model.supported_resolutions, ""),
         ("Aspect ratio", shape.aspect_ratio, model.supported_aspect_ratios, ""),
@@ -966,10 +932,9 @@ def check_against_catalogue(submit: VideoRequest, model: Model) -> None:
         ("Creativity level", shape.creativity, model.creativity, ""),
     ]
     for word, value, supported, unit in checks:
-        if value is not None and supported is not None and value not in supported:
-            raise _not_supported(
-                word, f"{value}{unit}", ", ".join(map(str, supported)) + unit
-            )
+        if None not in (value, supported) and value not in supported:
+            offer = ", ".join(map(str, supported))
+            raise _not_supported(word, f"{value}{unit}", f"{offer}{unit}")
     limits, factor = model.upscale_factor, shape.upscale_factor
     if limits and factor and not limits["min"] <= factor <= limits["max"]:
         offer = f"{js_number(limits['min'])} to {js_number(limits['max'])}"
@@ -989,27 +954,16 @@ def _not_supported(word: str, value: str, offer: str) -> ApiError:
     return ApiError(400, text, metadata)
 
 
-_SHORT_SIDES = {  # pixels
-    "360p": 360,
-    "480p": 480,
-    "720p": 720,
-    "768p": 768,
-    "1080p": 1080,
-    "1K": 1024,
-    "2K": 1440,
-    "4K": 2160,
-}
+# Pixels.
+_SHORT_SIDES: dict[str, int] = json.loads("""{
+  "360p": 360, "480p": 480, "720p": 720, "768p": 768, "1080p": 1080,
+  "1K": 1024, "2K": 1440, "4K": 2160
+}""")
 # What Seedance really produces, portrait mirrored; its catalogue lists other sizes for some.
-_SEEDANCE_SIZES = {
-    ("480p", "16:9"): (864, 496),
-    ("480p", "4:3"): (752, 560),
-    ("480p", "1:1"): (640, 640),
-    ("480p", "21:9"): (992, 432),
-    ("720p", "16:9"): (1280, 720),
-    ("720p", "4:3"): (1112, 834),
-    ("720p", "1:1"): (960, 960),
-    ("720p", "21:9"): (1470, 630),
-}
+_SEEDANCE_SIZES: Json = json.loads("""{
+  "480p": {"16:9": [864, 496], "4:3": [752, 560], "1:1": [640, 640], "21:9": [992, 432]},
+  "720p": {"16:9": [1280, 720], "4:3": [1112, 834], "1:1": [960, 960], "21:9": [1470, 630]}
+}""")
 _UPSCALER_INPUT = (1280, 720)  # pixels; the mock never looks at the video that it is given
 
 
@@ -1047,9 +1001,13 @@ def output_size(shape: Shape, model: Model) -> tuple[int, int]:
         factor = shape.upscale_factor or max(least, min(2, most))
         width, height = _UPSCALER_INPUT
         return _even(width * factor), _even(height * factor)
-    first_listed = (model.supported_resolutions or ("720p",))[0]
-    resolution = shape.resolution or model.defaults.get("resolution") or first_listed
-    ratio = shape.aspect_ratio or model.defaults.get("aspect_ratio") or _usual_ratio(model)
+    resolutions = model.supported_resolutions or ["720p"]
+    resolution = shape.resolution or model.defaults.get("resolution") or resolutions[0]
+    ratios = model.supported_aspect_ratios or ["16:9"]
+    usual = min(
+        ratios, key=lambda ratio: ratio != "16:9"
+    )  # the first one, where that is none
+    ratio = shape.aspect_ratio or model.defaults.get("aspect_ratio") or usual
     wide, high = map(int, ratio.split(":"))
     long, short = _landscape_size(model, resolution, max(wide, high), min(wide, high))
     if wide < high:
@@ -1057,25 +1015,20 @@ def output_size(shape: Shape, model: Model) -> tuple[int, int]:
     return long, short
 
 
-def _usual_ratio(model: Model) -> str:
-    ratios = model.supported_aspect_ratios or ("16:9",)
-    if "16:9" in ratios:
-        return "16:9"
-    return ratios[0]
-
-
 def _landscape_size(model: Model, resolution: str, wide: int, high: int) -> tuple[int, int]:
-    known = _SEEDANCE_SIZES.get((resolution, f"{wide}:{high}"))
+    known = _SEEDANCE_SIZES.get(resolution, {}).get(f"{wide}:{high}")
     if known and model.id.startswith("bytedance/seedance-"):
-        return known
+        return known[0], known[1]
     short = _SHORT_SIDES[resolution]
-    computed = (_even(short * wide / high), short)
+    long = _even(short * wide / high)
     listed = [size for size in map(parse_size, model.supported_sizes or ()) if size]
     landscape = [(max(size), min(size)) for size in listed]
     alike = [size for size in landscape if abs(size[0] / size[1] * high / wide - 1) <= 0.03]
-    exact = [size for size in alike if size[1] == short]
-    area = computed[0] * computed[1]
-    return min(exact or alike or [computed], key=lambda size: abs(size[0] * size[1] - area))
+
+    def distance(size: tuple[int, int]) -> tuple[bool, int]:
+        return size[1] != short, abs(size[0] * size[1] - long * short)
+
+    return min(alike or [(long, short)], key=distance)
 
 
 def _even(length: float) -> int:
@@ -1083,27 +1036,21 @@ def _even(length: float) -> int:
 
 
 def _price_suffixes(shape: Shape, size: tuple[int, int]) -> list[str]:
-    """How a price for this output may end: its resolution, none, then others by nearness."""
+    """How a price for this output may end: with its resolution, then with others by nearness."""
     area = size[0] * size[1]
     nearest = sorted(
         _SHORT_SIDES, key=lambda name: abs(_SHORT_SIDES[name] ** 2 * 16 / 9 - area)
     )
-    same_side = [name for name, short in _SHORT_SIDES.items() if short == min(size)]
-    resolution = (same_side or nearest)[0]
+    own = [name for name in nearest if _SHORT_SIDES[name] == min(size)]
     if shape.resolution and not shape.size:
-        resolution = shape.resolution
-    return [f"_{resolution.lower()}", "", *(f"_{name.lower()}" for name in nearest)]
+        own = [shape.resolution]
+    return [f"_{name.lower()}" for name in own + nearest]
 
 
 @functools.lru_cache(maxsize=1024)
 def cost_of(shape: Shape, model: Model) -> float:
     """USD that production charges for this request, by the model's price list; 0 without one."""
     prices = {sku: float(price) for sku, price in (model.pricing_skus or {}).items()}
-
-    def price(family: str, skus: Iterable[str]) -> float | None:
-        listed = [prices[sku] for sku in skus if sku in prices]
-        listed += [value for sku, value in prices.items() if family in sku]
-        return listed[0] if listed else None
 
     # 1. What is billed: seconds, output size, sound, what goes in.
     seconds = max(duration_of(shape, model), model.billing.get("minimum_seconds", 0))
@@ -1118,22 +1065,17 @@ def cost_of(shape: Shape, model: Model) -> float:
     # 2. Per token: a token is 1024 pixels; the input's pictures count too, and the mock takes
     #    it to be as long as the output.
     token_ends = [suffixes[0], sound, ""]
-    billed_seconds = seconds
+    pictures = FPS * seconds + 1
     if video_input:
         token_ends = [f"{suffixes[0]}_with_video_input", "_with_video_input", *token_ends]
-        billed_seconds = 2 * seconds
-    per_token = price("video_tokens", [f"video_tokens{end}" for end in token_ends])
-    if per_token is not None:
-        pictures = FPS * billed_seconds + 1
-        return js_number(per_token * int(width * height * pictures / 1024))
+        pictures += FPS * seconds
+    tokens = int(width * height * pictures / 1024)
 
     # 3. Per megapixel and second: upscalers.
-    mode = "precise"
+    megapixels = width * height / 1e6
+    upscaling = "cents_per_megapixel_second_precise"
     if shape.creativity:
-        mode = "creative"
-    cents = price("per_megapixel_second", [f"cents_per_megapixel_second_{mode}"])
-    if cents is not None:
-        return js_number(cents / 100 * width * height / 1e6 * seconds)
+        upscaling = "cents_per_megapixel_second_creative"
 
     # 4. Per second: sound counts more than the kind of input, that more than the resolution.
     modes = ["text_to_video_", ""]
@@ -1141,28 +1083,35 @@ def cost_of(shape: Shape, model: Model) -> float:
         modes = ["image_to_video_", "", "text_to_video_"]
     elif shape.references:
         modes = ["reference_", "", "image_to_video_", "text_to_video_"]
-    names = [f"{mode}duration_seconds{audio}" for audio in (sound, "") for mode in modes]
-    dollars = price("duration_seconds", _by_resolution(names, suffixes))
-    names = ["cents_per_video_output_second", "cents_per_second_output"]
+    dollars = [f"{mode}duration_seconds{audio}" for audio in (sound, "") for mode in modes]
+    cents = ["cents_per_video_output_second", "cents_per_second_output"]
     if video_input:
-        names.insert(0, "cents_per_second_video_continuation")
-    if dollars is None:
-        dollars = (price("_second", _by_resolution(names, suffixes)) or 0) / 100
+        cents.insert(0, "cents_per_second_video_continuation")
 
-    # 5. Each image that goes in, and the least that is charged.
-    cost = seconds * dollars
+    # 5. The first of these ways for which there is a price; the first that fits best, else any.
+    cost = 0.0
+    for family, skus, units in (
+        ("video_tokens", [f"video_tokens{end}" for end in token_ends], tokens),
+        ("per_megapixel_second", [upscaling], megapixels * seconds / 100),
+        ("duration_seconds", _by_resolution(dollars, suffixes), seconds),
+        ("_second", _by_resolution(cents, suffixes), seconds / 100),
+    ):
+        listed = [sku for sku in (*skus, *prices) if sku in prices and family in sku]
+        if listed:
+            cost = prices[listed[0]] * units
+            break
+
+    # 6. Each image that goes in, the least that is charged, what this model's bills differ by.
     cost += images * prices.get("cents_per_image_input", 0) / 100
     cost += images * prices.get("reference_images", 0)
     cost = max(cost, prices.get("minimum_cents_per_generation", 0) / 100)
-
-    # 6. What this model's bills differ by.
     return js_number(cost * model.billing.get("factor", 1))
 
 
 def _by_resolution(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
     # For each name its own resolution and none; only then, for all, the nearest resolutions.
-    own = [name + suffix for name in names for suffix in suffixes[:2]]
-    return own + [name + suffix for suffix in suffixes[2:] for name in names]
+    own = [name + suffix for name in names for suffix in (suffixes[0], "")]
+    return own + [name + suffix for suffix in suffixes for name in names]
 
 
 # Enough for GET /videos/models and for real prices where no fixture file brings the catalogue;
@@ -1212,7 +1161,7 @@ BUILT_IN_MODELS: list[Json] = json.loads("""[
 
 # ============ 4. Fixtures, faults, scenarios: Fixture, Plan, Fault, load_fixtures ============
 #
-# A fixture says which submits it takes (Match) and what becomes of them: a job's course (Plan)
+# A fixture says which submits it takes and what becomes of them (Plan): a job with its course,
 # or a refusal (a Fault without end).  A match is "the list of differences is empty", so what
 # explains a near-miss is what decides.
 #
@@ -1240,16 +1189,15 @@ class Fault(NamedTuple):
     times: int | None = None  # None = always
     after: int = 0  # requests that pass first
     repeat: bool = False  # start over once a request got through
+    source: Json = {}  # as written
+    id: int = 0  # what it is counted by
 
-    def strikes(self, seen: int) -> tuple[bool, int]:
-        """Whether the next request is hit when `seen` were counted, and the count after it."""
-        if seen < self.after:
-            return False, seen + 1
-        if self.times is None or seen < self.after + self.times:
-            return True, seen + 1
+    def strikes(self, seen: int) -> bool:
+        """Whether the next request is hit when `seen` were counted."""
+        end = self.after + (self.times or math.inf)
         if self.repeat:
-            return False, 0
-        return False, seen
+            seen %= int(end) + 1
+        return self.after <= seen < end
 
     @property
     def prevents(self) -> bool:
@@ -1283,7 +1231,7 @@ class Pace(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The course of a job, shared by all jobs of a fixture."""
+    """What becomes of the submits that a fixture takes, shared by all its jobs."""
 
     status: Status = Status.COMPLETED  # the end; one of WAITING = never ends
     error: str | None = None
@@ -1297,73 +1245,59 @@ class Plan(NamedTuple):
     clip: bytes | str | None = None  # what is downloaded, or its path; None: a test card
     pace: Pace | None = None  # None: as the mock is set
     webhook: Webhook = Webhook()
-    faults: tuple[Fault, ...] = ()  # those after the submit; counted per job
+    refusal: Fault | None = None  # of the submit: then there is no job
+    faults: Sequence[Fault] = ()  # those after the submit are counted per job
 
 
 class PromptTest(NamedTuple):
-    """What a prompt must be like."""
+    """What a prompt must be like.  One that need not be like anything contains ""."""
 
     words: str  # for near-misses: "containing 'rain'"
     passes: Callable[[str], Any]
     needle: str  # in every prompt that passes: a quick first look, where most fixtures fail
 
 
-_ANY_PROMPT = PromptTest("anything", lambda prompt: True, "")
-
-
-class Match(NamedTuple):
-    """What a submit must be like; None = any."""
-
-    prompt: PromptTest = _ANY_PROMPT
-    model: str | None = None  # exact, or followed by a dash and a digit
-    body: Any = None  # must be contained in the request body
-    context: str | None = None  # header X-AIMock-Context
-    sequence_index: int | None = (
-        None  # only while so many submits met the other criteria before
-    )
-    never: str = ""  # a criterion of aimock's that no video request can meet
-
-
 class Fixture(NamedTuple):
     """Which submits are meant, and what becomes of them."""
 
     name: str
-    match: Match
-    times: int | None  # matches per scope; None = unlimited
-    plan: Plan | None  # None: the submit is refused
-    refusal: Fault | None
-    submit_faults: tuple[Fault, ...]
-    source: Json  # as written
+    prompt: PromptTest
+    plan: Plan
+    source: Json  # as written: its `match` and `times` say the rest
     id: str  # what its counters are kept by: file, version of the file, place
     group: str  # the same for those that differ in sequenceIndex alone
     built_in: bool = False
 
 
+Counts = Counter[
+    Any
+]  # in one scope: matches, by id or group of a fixture; hits, by id of a fault
 Difference = tuple[str, Any, Any]  # a criterion that a submit does not meet; wanted; got
 
 
 def differences(
-    fixture: Fixture, submit: VideoRequest, context: str | None, counts: Counter[Any]
+    fixture: Fixture, submit: VideoRequest, context: str | None, counts: Counts
 ) -> Iterator[Difference]:
     """Why this fixture does not take this submit: nothing, if it does.
 
     `counts` says how often it, and its group, took one before in this scope.
     """
-    match, matched, in_group = fixture.match, counts[fixture.id], counts[fixture.group]
-    if not match.prompt.passes(submit.prompt):
-        yield "prompt", match.prompt.words, shorten(submit.prompt)
-    if match.model is not None and match.model not in model_names(submit.model):
-        yield "model", match.model, submit.model
-    if match.body is not None:
-        yield from _body_differences(match.body, submit.body, "body")
-    if match.context is not None and match.context != context:
-        yield "context", match.context, context or "nothing"
-    if match.sequence_index is not None and match.sequence_index != in_group:
-        yield "sequenceIndex", match.sequence_index, in_group
-    if fixture.times is not None and matched >= fixture.times:
-        yield "times", f"at most {fixture.times}", f"{matched} before"
-    if match.never:
-        yield match.never, "a chat request", "a video request"
+    match, times = fixture.source["match"], fixture.source.get("times", math.inf)
+    matched, in_group = counts[fixture.id], counts[fixture.group]
+    if not fixture.prompt.passes(submit.prompt):
+        yield "prompt", fixture.prompt.words, shorten(submit.prompt)
+    if "model" in match and match["model"] not in model_names(submit.model):
+        yield "model", match["model"], submit.model
+    yield from _body_differences(match.get("body", {}), submit.body, "body")
+    if match.get("context", context) != context:
+        yield "context", match["context"], context or "nothing"
+    if match.get("sequenceIndex", in_group) != in_group:
+        yield "sequenceIndex", match["sequenceIndex"], in_group
+    if matched >= times:
+        yield "times", f"at most {times}", f"{matched} before"
+    for key in _AIMOCK_NEVER:
+        if match.get(key) not in (None, False):
+            yield key, "a chat request", "a video request"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -1445,19 +1379,22 @@ FAULT_SCHEMA: Json = json.loads("""{
   }
 }""")
 _MALFORMED = '{"id": "gen-vid-'
+_fault_ids = itertools.count(1)
 
 
 def _python_names(value: Json) -> Json:
     """The object without its comments, retryAfter as retry_after."""
-    fields = {key: item for key, item in value.items() if not key.startswith("_")}
     return {
-        re.sub("[A-Z]", lambda c: f"_{c[0].lower()}", key): fields[key] for key in fields
+        re.sub("[A-Z]", lambda c: f"_{c[0].lower()}", key): item
+        for key, item in value.items()
+        if not key.startswith("_")
     }
 
 
 def fault_from_json(value: Any, place: str = "fault") -> Fault:
     """The fault that this JSON describes; SetupError for what is none."""
     fault = Fault(**_python_names(checked(FAULT_SCHEMA, value, place)))
+    fault = fault._replace(source=value, id=next(_fault_ids))
     if not fault.label and fault.body is None:
         raise complaint(place, f"does nothing; give one of {', '.join(FAULT_KINDS)}")
     if fault.repeat and fault.times is None:
@@ -1477,25 +1414,6 @@ def fault_from_json(value: Any, place: str = "fault") -> Fault:
 # ---- Reading fixtures
 
 
-def _contains(text: str) -> PromptTest:
-    return PromptTest(f"containing {text!r}", lambda prompt: text in prompt, text)
-
-
-def _equals(text: str) -> PromptTest:
-    return PromptTest(f"equal to {text!r}", text.__eq__, text)
-
-
-def _searches(pattern: str) -> PromptTest:
-    import warnings
-
-    with warnings.catch_warnings():  # of what a later Python may read otherwise
-        warnings.simplefilter("ignore")
-        return PromptTest(f"matching {pattern!r}", re.compile(pattern).search, "")
-
-
-_PROMPT_TESTS = {"equals": _equals, "contains": _contains, "regex": _searches}
-
-
 def _prompt_test(value: Any, place: str) -> PromptTest:
     if isinstance(value, str):
         value = {"contains": value}
@@ -1503,8 +1421,16 @@ def _prompt_test(value: Any, place: str) -> PromptTest:
     if len(value) != 1:
         raise complaint(place, "give exactly one of equals, contains, regex")
     [(kind, text)] = value.items()
+    if kind == "contains":
+        return PromptTest(f"containing {text!r}", lambda prompt: text in prompt, text)
+    if kind == "equals":
+        return PromptTest(f"equal to {text!r}", text.__eq__, text)
+    import warnings
+
     try:
-        return _PROMPT_TESTS[kind](text)
+        with warnings.catch_warnings():  # of what a later Python may read otherwise
+            warnings.simplefilter("ignore")
+            return PromptTest(f"matching {text!r}", re.compile(text).search, "")
     except (re.error, OverflowError, RecursionError) as error:
         raise complaint(f"{place}.regex", f"not a regular expression: {error}") from None
 
@@ -1539,9 +1465,12 @@ FIXTURE_SCHEMA: Json = json.loads("""{
     "lifecycle": {
       "type": "object",
       "properties": {
-        "polls": {"type": "record", "values": {"type": "int", "minimum": 0}},
-        "seconds": {"type": "record",
-          "values": {"type": "number", "minimum": 0, "maximum": 1e12}}}},
+        "polls": {"type": "object", "properties": {
+          "pending": {"type": "int", "minimum": 0},
+          "in_progress": {"type": "int", "minimum": 0}}},
+        "seconds": {"type": "object", "properties": {
+          "pending": {"type": "number", "minimum": 0, "maximum": 1e12},
+          "in_progress": {"type": "number", "minimum": 0, "maximum": 1e12}}}}},
     "response": {
       "type": "object",
       "properties": {
@@ -1602,47 +1531,52 @@ def fixture_from_json(
     """
     # 1. Whether it is for video requests at all.
     checked(FIXTURE_SCHEMA, value, place)
-    answer = value.get("response", {"video": {}})
-    if not _is_for_video(value["match"], answer, f"{place}.response"):
+    answer, match = value.get("response", {"video": {}}), value["match"]
+    if not _is_for_video(match, answer, f"{place}.response"):
         return None
 
     # 2. What becomes of the submit: a refusal or a plan, and what goes wrong on the way.
     faults: list[Fault] = []
     for index, item in enumerate(value.get("faults", ())):
-        faults.append(fault_from_json(item, f"{place}.faults[{index}]"))
-        if faults[-1].on in ("models", "key"):
-            text = (
-                f"the {faults[-1].on} route has no fixture, give this fault to the server"
-            )
+        fault = fault_from_json(item, f"{place}.faults[{index}]")
+        if fault.on in ("models", "key"):
+            text = f"the {fault.on} route has no fixture, give this fault to the server"
             raise complaint(f"{place}.faults[{index}]", text)
-    later = [fault for fault in faults if fault.on != "submit"]
-    plan = refusal = None
+        faults.append(fault)
     if "video" in answer:
+        plan = plan_from_json(answer["video"], f"{place}.response.video", folder)
         webhook = Webhook(**_python_names(value.get("webhook", {})))
         pace = _pace_from_json(value.get("lifecycle"), f"{place}.lifecycle")
-        plan = plan_from_json(answer["video"], f"{place}.response.video", folder)
-        plan = plan._replace(pace=pace, webhook=webhook, faults=tuple(later))
+        plan = plan._replace(pace=pace, webhook=webhook, faults=faults)
     else:
-        for key in ("lifecycle", "webhook", *(f"fault on {fault.on}" for fault in later)):
-            if key in value or key.startswith("fault"):
-                raise complaint(
-                    place, f"a refused submit makes no job, so {key} has no effect"
-                )
-        words = {key: answer.get("error", {}).get(key) for key in ("message", "metadata")}
-        words["message"] = words["message"] or ""
-        status = answer.get("status", 500)
-        refusal = Fault("submit", status, retry_after=answer.get("retryAfter"), **words)
+        idle = [key for key in ("lifecycle", "webhook") if key in value]
+        idle += [f"fault on {fault.on}" for fault in faults if fault.on != "submit"]
+        if idle:
+            text = f"a refused submit makes no job, so {idle[0]} has no effect"
+            raise complaint(place, text)
+        error = answer.get("error", {})
+        refusal = Fault(
+            "submit",
+            answer.get("status", 500),
+            error.get("message", ""),
+            error.get("metadata"),
+            answer.get("retryAfter"),
+        )
+        plan = Plan(refusal=refusal, faults=faults)
 
     # 3. Which submits it takes.
-    match = match_from_json(value["match"], f"{place}.match")
-    criteria = {key: item for key, item in value["match"].items() if key != "sequenceIndex"}
+    if "prompt" in match and "userMessage" in match:
+        text = "userMessage is another word for prompt, give one of them"
+        raise complaint(f"{place}.match", text)
+    prompt = _prompt_test("", place)
+    for key in ("prompt", "userMessage"):
+        if key in match:
+            prompt = _prompt_test(match[key], f"{place}.match.{key}")
+    criteria = {key: item for key, item in match.items() if key != "sequenceIndex"}
     return Fixture(
         name=value.get("name", name),
-        match=match,
-        times=value.get("times"),
+        prompt=prompt,
         plan=plan,
-        refusal=refusal,
-        submit_faults=tuple(fault for fault in faults if fault.on == "submit"),
         source=value,
         id=f"{version}{name}",
         group=f"{version}{json.dumps(criteria, sort_keys=True)}",
@@ -1653,7 +1587,7 @@ def _is_for_video(match: Json, answer: Json, place: str) -> bool:
     """Whether a fixture answers video requests; those of aimock's other endpoints do not."""
     given = answer.keys() - {"retryAfter"}
     ours, refuses = given & {"video", "error", "status"}, given & {"error", "status"}
-    if "endpoint" in match and match["endpoint"] != "video":
+    if match.get("endpoint", "video") != "video":
         return False
     if given - ours and not given & {"video", "error"}:
         if "endpoint" in match and "json" not in answer:
@@ -1675,65 +1609,36 @@ def _pace_from_json(value: Json | None, place: str) -> Pace | None:
     if len(value) != 1:
         raise complaint(place, "give either polls or seconds")
     [(unit, spans)] = value.items()
-    names = [status.value for status in WAITING]
-    for key in spans:
-        if key not in names:
-            raise complaint(
-                f"{place}.{unit}.{key}", f"unknown key{did_you_mean(key, names)}"
-            )
-    return Pace(unit, tuple(spans.get(name, 0) for name in names))
-
-
-def match_from_json(value: Json, place: str) -> Match:
-    """The criteria of a fixture."""
-    if "prompt" in value and "userMessage" in value:
-        raise complaint(place, "userMessage is another word for prompt, give one of them")
-    prompt = _ANY_PROMPT
-    for key in ("prompt", "userMessage"):
-        if key in value:
-            prompt = _prompt_test(value[key], f"{place}.{key}")
-    never = [key for key in _AIMOCK_NEVER if value.get(key) not in (None, False)]
-    return Match(
-        prompt=prompt,
-        model=value.get("model"),
-        body=value.get("body"),
-        context=value.get("context"),
-        sequence_index=value.get("sequenceIndex"),
-        never="".join(never[:1]),
-    )
+    return Pace(unit, tuple(spans.get(status.value, 0) for status in WAITING))
 
 
 def plan_from_json(value: Json, place: str, folder: str | None) -> Plan:
     """The course of a job, without what stands beside `video` in its fixture."""
-    fields = _python_names(value)
-    for key in ("id", "url", "duration"):
-        fields.pop(key, None)
-    name = fields.get("status", "completed").replace("processing", "completed")
-    status = fields["status"] = Status(name)
-    fields["error"] = fields.get("error") or ENDINGS.get(status)
-    if fields["error"] and not ENDINGS.get(status):
+    name = value.get("status", "completed").replace("processing", "completed")
+    usual_error = ENDINGS.get(Status(name))
+    if value.get("error") and not usual_error:
         raise complaint(f"{place}.error", f"a job that is {name} has none")
-    urls = fields.get("unsigned_urls")
-    fields["outputs"] = fields.pop("count", 1 if urls is None else len(urls))
-    if fields.get("cost") is not None:
-        fields["cost"] = js_number(fields["cost"])
-    if "b64" in fields and "file" in fields:
+    if "b64" in value and "file" in value:
         raise complaint(place, "b64 and file contradict each other")
-    if "b64" in fields:
-        fields["clip"] = _from_base64(fields.pop("b64"), f"{place}.b64")
-    if "file" in fields:
-        fields["clip"] = _clip_file(fields.pop("file"), f"{place}.file", folder)
-    return Plan(**fields)
+    clip: bytes | str | None = None
+    if "b64" in value:
+        clip = _from_base64(value["b64"], f"{place}.b64")
+    if "file" in value:
+        clip = _clip_file(value["file"], f"{place}.file", folder)
+    fields = {key: value[key] for key in value.keys() & Plan._fields}
+    fields["status"] = Status(name)
+    fields["error"] = value.get("error") or usual_error
+    urls = value.get("unsigned_urls", ["that of the content route"])
+    return Plan(**fields, outputs=value.get("count", len(urls)), clip=clip)
 
 
 def _from_base64(text: str, place: str) -> bytes:
     """aimock's lenient base64: URL-safe letters, blanks and missing padding are fine."""
     text = re.sub(r"\s", "", text).replace("-", "+").replace("_", "/")
-    letters = text.rstrip("=")
+    if not text.endswith("="):
+        text += "=" * (-len(text) % 4)
     try:
-        if text != letters and len(text) % 4:
-            raise ValueError("wrong padding")
-        return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
+        return base64.b64decode(text, validate=True)
     except ValueError as error:
         raise complaint(place, f"not base64: {error}") from None
 
@@ -1814,14 +1719,14 @@ def model_from_json(value: Any, place: str) -> Model:
 class Loaded(NamedTuple):
     """What the fixture files say."""
 
-    fixtures: tuple[Fixture, ...]
-    models: tuple[Model, ...]
+    fixtures: Sequence[Fixture]
+    models: Sequence[Model]
     checked: bool  # whether a listed model's limits are enforced
     complete: bool  # whether a model that is not listed is unknown
     catalogue: str  # for the start: which models are checked
     implicit: bool  # whether no fixture was given: then every submit succeeds
-    notes: tuple[str, ...]  # for the log
-    stamps: dict[str, tuple[int, int]]  # watched files and folders: modification time, size
+    notes: Sequence[str]  # for the log
+    stamps: Stamps  # watched files and folders: modification time, size
 
 
 _DOCUMENT_SCHEMA: Json = json.loads("""{
@@ -1841,7 +1746,6 @@ class Part(NamedTuple):
     fixtures: Sequence[Fixture] = ()
     models: Sequence[Model] | None = None  # None: there is no list
     notes: Sequence[str] = ()
-    problems: Sequence[str] = ()  # all that is wrong, not only the first
     name: str = "as given"
 
 
@@ -1849,47 +1753,40 @@ def read_part(
     document: Any, place: str, path: str = "", version: str = "", first: int = 0
 ) -> Part:
     """What a document says; `first` is the index of its first fixture."""
-    try:
-        checked(_DOCUMENT_SCHEMA, document, place)
-    except SetupError as error:
-        return Part(problems=[str(error)])
-    fixtures, models, notes, problems = [], [], [], []
+    checked(_DOCUMENT_SCHEMA, document, place)
+    fixtures, models = [], []
+    notes: list[str] = []
+    problems: list[str] = []
     for index, entry in enumerate(document.get("models", ())):
-        try:
+        with collecting(problems):
             models.append(model_from_json(entry, f"{place}models[{index}]"))
-        except SetupError as error:
-            problems.append(str(error))
-    name, folder = os.path.basename(path), os.path.dirname(path)
+    folder, name = os.path.split(path)
     for index, entry in enumerate(document.get("fixtures", ()), first):
         where = f"{place}fixtures[{index}]"
-        try:
+        with collecting(problems):
             fixture = fixture_from_json(entry, where, f"{name}[{index}]", folder, version)
-        except SetupError as error:
-            problems.append(str(error))
-            continue
-        if fixture is None:
-            notes.append(f"{where}: answers another endpoint, passed over")
-        else:
-            fixtures.append(fixture)
-            notes += [f"{where}: {note}" for note in _aimock_notes(entry)]
+            if fixture is None:
+                notes.append(f"{where}: answers another endpoint, passed over")
+            else:
+                fixtures.append(fixture)
+                notes += [f"{where}: {note}" for note in _aimock_notes(entry)]
+    if problems:
+        raise SetupError(*problems)
     listed = models if "models" in document else None
-    return Part(fixtures, listed, notes, problems, name or "as given")
+    return Part(fixtures, listed, notes, name or "as given")
 
 
 @functools.lru_cache(maxsize=64)  # a suite makes hundreds of mocks
 def part_of_file(path: str, stamp: tuple[int, int], beside: bool = False) -> Part:
     """What a file says; one beside this that is no fixture file is passed over with a note."""
-    try:
-        document = _read_document(path)
-    except SetupError as error:
-        return Part(problems=[str(error)])
+    document = _read_document(path)
     ours = isinstance(document, dict) and document.keys() & {"fixtures", "models"}
     if beside and not ours:
         return Part(notes=[f"{path}: no fixtures, passed over"])
     return read_part(document, f"{path}: ", path, f"{path} {stamp} ")
 
 
-def _files_of(path: str, stamps: dict[str, tuple[int, int]]) -> Iterator[str]:
+def _files_of(path: str, stamps: Stamps) -> Iterator[str]:
     """A file, or a folder's *.json, recursively; each real folder once."""
     real = os.path.realpath(path) if os.path.isdir(path) else path
     if real in stamps:
@@ -1908,24 +1805,23 @@ def _files_of(path: str, stamps: dict[str, tuple[int, int]]) -> Iterator[str]:
 
 
 def _parts_of(
-    source: Any, position: int, stamps: dict[str, tuple[int, int]]
+    source: Any, position: int, stamps: Stamps, problems: list[str]
 ) -> Iterator[Part]:
     """What a path says, fixtures as Python objects, or the file beside this one, for None."""
-    if source is None:
-        stamps[_BESIDE] = _stamp(_BESIDE)
-        if os.path.exists(_BESIDE):
-            yield part_of_file(_BESIDE, stamps[_BESIDE], beside=True)
-    elif isinstance(source, Mapping):
+    if isinstance(source, Mapping):
         document, first = json_copy(source, f"fixtures[{position}]"), 0
         if not document.keys() & {"fixtures", "models"}:
             document, first = {"fixtures": [document]}, position
         yield read_part(document, "", first=first)
-    elif isinstance(source, (str, os.PathLike)):
-        files = list(_files_of(os.fspath(source), stamps))
-        if not files:
+    elif source is None or isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source or _BESIDE)
+        files = list(_files_of(path, stamps))
+        if source and not files:
             yield Part(notes=[f"{source}: no *.json in this folder"])
         for file in files:
-            yield part_of_file(file, stamps[file])
+            if source or os.path.exists(file):
+                with collecting(problems):
+                    yield part_of_file(file, stamps[file], beside=source is None)
     else:
         raise SetupError(f"fixtures: expected a path or an object, got {source!r}")
 
@@ -1952,24 +1848,23 @@ def load_fixtures(sources: Sequence[Any], recording: bool = False) -> Loaded:
     """
     if recording:  # the catch-all of the file beside this one would take everything
         sources = [source for source in sources if source is not None]
-    stamps: dict[str, tuple[int, int]] = {}
+    stamps: Stamps = {}
+    problems: list[str] = []
     parts: list[Part] = []
     for position, source in enumerate(sources):
-        try:
-            parts += _parts_of(source, position, stamps)
-        except SetupError as error:
-            parts.append(Part(problems=[str(error)]))
-    problems = [problem for part in parts for problem in part.problems]
-    if problems:
-        failure = SetupError(problems[0])
-        failure.problems, failure.stamps = problems, stamps
-        raise failure
+        with collecting(problems):
+            parts += _parts_of(source, position, stamps, problems)
 
     # The catalogue: of these files, else of the one beside this, else the built-in models.
     lists = [part for part in parts if part.models is not None]
     checked = not lists or any(part.models for part in lists)
     if not any(part.models for part in lists) and None not in sources:
-        lists = [part for part in _parts_of(None, 0, stamps) if part.models]
+        with collecting(problems):
+            lists = [part for part in _parts_of(None, 0, stamps, problems) if part.models]
+    if problems:
+        failure = SetupError(*problems)
+        failure.stamps = stamps
+        raise failure
     models: dict[str, Model] = {}
     for part in lists:
         for model in part.models or ():
@@ -1988,21 +1883,21 @@ def load_fixtures(sources: Sequence[Any], recording: bool = False) -> Loaded:
     notes = [note for part in parts for note in part.notes]
     passed_over = any("another endpoint" in note for note in notes)
     return Loaded(
-        fixtures=tuple(fixtures),
-        models=tuple(sorted(models.values(), key=lambda model: -model.created)),
+        fixtures=fixtures,
+        models=sorted(models.values(), key=lambda model: -model.created),
         checked=checked,
         complete=complete and checked,
         catalogue=described,
-        implicit=not fixtures and not passed_over and not recording,
-        notes=tuple(notes),
+        implicit=not (fixtures or passed_over or recording),
+        notes=notes,
         stamps=stamps,
     )
 
 
 def _read_document(path: str) -> Any:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise SetupError(f"{path}: neither a file nor a folder")
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise SetupError(f"{path}: neither a file nor a folder")
         with open(path, "rb") as file:
             document = _decode_document(file.read().decode("utf-8-sig"))
         to_json(document)  # UnicodeEncodeError for half a surrogate pair
@@ -2012,19 +1907,16 @@ def _read_document(path: str) -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
         raise SetupError(f"{path}: {place}: {error.msg}") from None
-    except SetupError:
-        raise
     except (ValueError, RecursionError) as error:
         raise SetupError(f"{path}: not JSON: {error}") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> Json:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        repeated = [
-            key for key, count in Counter(key for key, _ in pairs).items() if count > 1
-        ]
-        raise ValueError(f"the key {repeated[0]!r} stands more than once in one object")
+    fields: Json = {}
+    for key, value in pairs:
+        if key in fields:
+            raise ValueError(f"the key {key!r} stands more than once in one object")
+        fields[key] = value
     return fields
 
 
@@ -2078,12 +1970,12 @@ codes: 17301594"}}},
 
 
 @functools.lru_cache(maxsize=1)
-def scenario_fixtures() -> tuple[Fixture, ...]:
+def scenario_fixtures() -> list[Fixture]:
     """The scenarios, read like any other fixture."""
     read = [
         fixture_from_json(entry, entry["name"], entry["name"], None) for entry in SCENARIOS
     ]
-    return tuple(fixture._replace(built_in=True) for fixture in read if fixture)
+    return [fixture._replace(built_in=True) for fixture in read if fixture]
 
 
 # ============ 5. Jobs, lifecycle, store: Job, status_at, Store ==============================
@@ -2098,10 +1990,8 @@ SELF_END_SECONDS = (
 )
 POLL_SECONDS = 10.0  # to a job paced by polls, so much of `advance` is one more poll
 _MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run for weeks
-_FEW_WAITERS = 8
-_LOOK_SECONDS = 0.2  # how often many waiters look by themselves
 _SUCCESS = Fixture(
-    "", Match(), None, Plan(), None, (), {"match": {}}, "", ""
+    "", _prompt_test("", ""), Plan(), {"match": {}}, "", ""
 )  # if no file was read
 
 # Good enough for a mock: 256 is no multiple of 62, so eight letters come a little more often.
@@ -2113,7 +2003,7 @@ class Job(NamedTuple):
 
     id: str
     submit: VideoRequest  # shortened, its body in `request`
-    request: bytes  # the body, as kept_body keeps it
+    request: bytes  # the body, as kept_body_of keeps it
     model: Model
     plan: Plan
     fixture: str | None
@@ -2143,7 +2033,6 @@ def new_job(
 ) -> Job:
     """The job that a fixture plans for a submit, with `pace` unless it has its own."""
     plan = fixture.plan
-    assert plan is not None
     pace = plan.pace or pace
     shape = submit.shape._replace(
         frames=submit.shape.frames[:_LONGEST_LIST],
@@ -2242,23 +2131,34 @@ class Note:
     ms = 0.0
     seq = 0
     time = 0.0
-    body: bytes | None = None  # as kept_body keeps it
+    body: bytes | None = None  # as kept_body_of keeps it
 
 
 class Wait:
-    """What some wait for."""
+    """Somebody waits for `count` of the requests that are wanted."""
 
-    def __init__(self) -> None:
-        self.users = 0
+    def __init__(
+        self, wanted: Callable[[Request], bool], count: int, before: Iterable[Request]
+    ) -> None:
+        self.enough = threading.Event()
         self.found: list[Request] = []
-        self.fresh: list[Request] = []  # came, and not looked at yet
+        self._wanted = wanted
+        self._count = count
+        for request in before:
+            self.look_at(request)
+
+    def look_at(self, request: Request) -> None:
+        if self._wanted(request):
+            self.found.append(request)
+        if len(self.found) >= self._count:
+            self.enough.set()
 
 
 class Store:
     """Everything about one mock that changes but its deliveries, behind one lock.
 
     What goes in and out is frozen: a reader holds a snapshot that nobody can change under it.
-    Nothing here calls out or blocks while the lock is held, but `requests`, which waits.
+    Nothing here blocks while the lock is held.
     Methods that VideoMock has by the same name are described there.
     """
 
@@ -2266,10 +2166,8 @@ class Store:
         self.config = config
         self._clock = clock
         self._lock = threading.Lock()  # guards every field below
-        self._written = threading.Condition(self._lock)  # a request was written down
-        self._waits: dict[Any, Wait] = {}  # by what is waited for
+        self._waits: set[Wait] = set()
         self._closed = False
-        self._numbers = itertools.count(1)  # of faults
         self.epoch = 0  # how many resets there were
         self.loaded = load_fixtures(config.fixtures, bool(config.record))
         self._course: list[Fixture] = []  # what a trial does to every submit
@@ -2278,7 +2176,7 @@ class Store:
             fixture = fixture_from_json(course, "trial", f"trial:{config.trial}", None)
             self._course = [fixture] if fixture else []
         faults = [json_copy(fault, "fault") for fault in config.fault]
-        self._start_faults = [(fault_from_json(fault), fault) for fault in faults]
+        self._start_faults = list(map(fault_from_json, faults))
         self._set_up()
 
     def _set_up(self) -> None:  # self._lock is held, or nobody else knows the store yet
@@ -2287,24 +2185,16 @@ class Store:
         self._open: dict[
             str, Job
         ] = {}  # those not settled, by id; evicted ones too, if there is room
-        self._ends: list[
-            tuple[float, str]
-        ] = []  # heap of (end, id): no open job ends before its entry
+        # Heap of (end, id): no open job ends before its entry; the last entry is no job's.
+        self._ends: list[tuple[float, str]] = [(math.inf, "")]
         self._ended: list[Job] = []  # settled ones that have a callback, until `take_ended`
         self._spent: Counter[str] = Counter()  # USD of settled jobs, by label of the key
-        self._total_spent = 0.0
         self._journal: dict[int, Request] = {}  # by seq, without gaps
         self._seq = 0
         self._added: list[Fixture] = []
-        # Server faults: number, the fault, as written.
-        self._faults = [
-            (next(self._numbers), fault, source) for fault, source in self._start_faults
-        ]
-        # By scope; then by id or group of a fixture, or by what `_draw` counts.
-        self._counts: OrderedDict[str, Counter[Any]] = OrderedDict()
-        self._hits: Counter[Any] = (
-            Counter()
-        )  # over all scopes, by id of a fixture, number of a fault
+        self._faults = self._start_faults  # the server's; never changed in place
+        self._counts: OrderedDict[str, Counts] = OrderedDict()
+        self._hits: Counts = Counter()  # over all scopes
         self._install()
 
     def _install(self) -> None:  # self._lock is held
@@ -2317,10 +2207,8 @@ class Store:
         ]
         if loaded.implicit:
             self._fixtures.append(_SUCCESS)
-        # Positions and fixtures by the model that they name: most look at no other model's.
-        self._by_model: dict[str | None, list[tuple[int, Fixture]]] = {}
-        for position, fixture in enumerate(self._fixtures):
-            self._by_model.setdefault(fixture.match.model, []).append((position, fixture))
+        matches = [fixture.source["match"] for fixture in self._fixtures]
+        self._named = {match["model"] for match in matches if "model" in match}
         self._models: dict[str, Model] = {}
         for model in loaded.models:
             self._models[model.id] = self._models[model.canonical_slug] = model
@@ -2328,15 +2216,15 @@ class Store:
     def reset(self) -> None:
         with self._lock:
             self.epoch += 1
-            for wait in self._waits.values():
-                wait.found, wait.fresh = [], []
+            for wait in self._waits:
+                wait.found.clear()
             self._set_up()
-            self._written.notify_all()
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            self._written.notify_all()
+            for wait in self._waits:
+                wait.enough.set()
 
     def totals(self) -> dict[str, int]:
         """How much there is, for the health check."""
@@ -2388,8 +2276,11 @@ class Store:
 
     def fixtures(self) -> list[tuple[Fixture, int]]:
         with self._lock:
-            known = [fixture for fixture in self._fixtures if fixture is not _SUCCESS]
-            return [(fixture, self._hits[fixture.id]) for fixture in known]
+            return [
+                (fixture, self._hits[fixture.id])
+                for fixture in self._fixtures
+                if fixture is not _SUCCESS
+            ]
 
     def listed_model(self, model_id: str) -> Model | None:
         """The model of this id, canonical slug, or id with a date of eight digits."""
@@ -2397,20 +2288,18 @@ class Store:
         return self._models.get(model_id) or self._models.get(undated)
 
     def find_model(self, model_id: str) -> Model | None:
-        """The listed model; else, if any is accepted or a fixture names it, one without limits."""
+        """The listed model; else, if any is accepted or a fixture names it, one without limits.
+
+        A fixture that names an unlisted model also means its dated slugs.
+        """
         listed = self.listed_model(model_id)
         if listed is not None or not 0 < len(model_id) <= 256:
             return listed
-        if self.loaded.complete and not self._course and not self._is_named(model_id):
-            return None
-        return Model(
-            model_id, model_id, name=model_id, supported_frame_images=tuple(FRAME_TYPES)
-        )
-
-    def _is_named(self, model_id: str) -> bool:
-        """Whether a fixture names this model, or an unlisted one of which it is a dated slug."""
-        names = [name for name in model_names(model_id) if name in self._by_model]
-        return any(name == model_id or self.listed_model(name) is None for name in names)
+        if self.loaded.complete and not self._course:
+            named = self._named.intersection(model_names(model_id))
+            if not any(name == model_id or not self.listed_model(name) for name in named):
+                return None
+        return Model(model_id, model_id, name=model_id, supported_frame_images=FRAME_TYPES)
 
     def choose(
         self, submit: VideoRequest, context: str | None, scope: str, epoch: int
@@ -2422,30 +2311,25 @@ class Store:
         """
         with self._lock:
             counts = self._scope_counts(scope, epoch)
-            fault = self._draw_server_fault("submit", counts)
+            fault = self._draw("submit", self._faults, counts)
             if fault is not None and fault.prevents:
                 return None, fault, []
-            for _, fixture in self._candidates(submit.model):
-                if fixture.match.prompt.needle not in submit.prompt:
+            for fixture in self._fixtures:
+                if fixture.prompt.needle not in submit.prompt:
                     continue
                 if not any(differences(fixture, submit, context, counts)):
                     break
             else:
                 return None, fault, self._near_misses(submit, context, counts)
-            fault = fault or _draw("submit", fixture.submit_faults, counts, fixture.id)
-            if fault is not None and fault.prevents:
-                return fixture, fault, []
-            counts[fixture.id] += 1
-            counts[fixture.group] += 1
-            self._hits[fixture.id] += 1
+            fault = fault or self._draw("submit", fixture.plan.faults, counts)
+            if fault is None or not fault.prevents:
+                counts[fixture.id] += 1
+                counts[fixture.group] += 1
+                self._hits[fixture.id] += 1
             return fixture, fault, []
 
-    def _candidates(self, model_id: str) -> list[tuple[int, Fixture]]:  # self._lock is held
-        names = (None, *model_names(model_id))
-        return sorted(itertools.chain(*(self._by_model.get(name, ()) for name in names)))
-
     def _near_misses(
-        self, submit: VideoRequest, context: str | None, counts: Counter[Any]
+        self, submit: VideoRequest, context: str | None, counts: Counts
     ) -> list[Json]:  # self._lock is held
         ranked = []
         for position, fixture in enumerate(self._fixtures):
@@ -2458,7 +2342,7 @@ class Store:
             ranked.append((fixture.built_in, not held, missed, -held, position, miss))
         return [miss for *_, miss in heapq.nsmallest(3, ranked)]
 
-    def _scope_counts(self, scope: str, epoch: int) -> Counter[Any]:  # self._lock is held
+    def _scope_counts(self, scope: str, epoch: int) -> Counts:  # self._lock is held
         if epoch != self.epoch:
             return Counter()
         counts = self._counts.setdefault(scope, Counter())
@@ -2468,15 +2352,14 @@ class Store:
 
     # ---- Faults
 
-    def add_faults(self, faults: Sequence[tuple[Fault, Json]]) -> None:
+    def add_faults(self, faults: Sequence[Fault]) -> None:
         """Inject these as well; they strike before those of fixtures, in the order of coming."""
         with self._lock:
-            added = [(next(self._numbers), fault, source) for fault, source in faults]
-            self._faults = self._faults + added
+            self._faults = [*self._faults, *faults]
 
-    def faults(self) -> list[tuple[Json, int]]:
+    def faults(self) -> list[tuple[Fault, int]]:
         with self._lock:
-            return [(source, self._hits[number]) for number, _, source in self._faults]
+            return [(fault, self._hits[fault.id]) for fault in self._faults]
 
     def clear_faults(self) -> None:
         with self._lock:
@@ -2492,17 +2375,21 @@ class Store:
         if not self._faults and (job is None or not job.plan.faults):
             return None
         with self._lock:
-            fault = self._draw_server_fault(on, self._scope_counts(scope, epoch))
+            fault = self._draw(on, self._faults, self._scope_counts(scope, epoch))
             if fault is None and job is not None and job.plan.faults:
-                fault = _draw(on, job.plan.faults, self._scope_counts(job.id, epoch))
+                fault = self._draw(on, job.plan.faults, self._scope_counts(job.id, epoch))
             return fault
 
-    def _draw_server_fault(self, on: str, counts: Counter[Any]) -> Fault | None:
-        # self._lock is held
-        for number, fault, _ in self._faults:
-            if _draw(on, (fault,), counts, number):
-                self._hits[number] += 1
-                return fault
+    def _draw(
+        self, on: str, faults: Sequence[Fault], counts: Counts
+    ) -> Fault | None:  # self._lock is held
+        """The first that strikes."""
+        for fault in faults:
+            if fault.on == on:
+                counts[fault.id] += 1
+                if fault.strikes(counts[fault.id] - 1):
+                    self._hits[fault.id] += 1
+                    return fault
         return None
 
     # ---- Jobs
@@ -2529,18 +2416,16 @@ class Store:
                 self._expect_end(job)
 
     def _expect_end(self, job: Job) -> None:  # self._lock is held
-        if job.ends_at < math.inf:
-            heapq.heappush(self._ends, (job.ends_at, job.id))
+        heapq.heappush(self._ends, (job.ends_at, job.id))
         if len(self._ends) > 4 * self.config.max_jobs:  # mostly of jobs that are forgotten
             known = [(job.ends_at, job.id) for job in self._open.values()]
-            self._ends = [entry for entry in known if entry[0] < math.inf]
-            heapq.heapify(self._ends)
+            self._ends = sorted([*known, (math.inf, "")])
         self._settle()
 
     def _settle(self) -> None:  # self._lock is held
         """Account for the jobs that have ended by now: what they cost, whom to tell."""
         now = self.now()
-        while self._ends and self._ends[0][0] <= now:
+        while self._ends[0][0] <= now:
             job = self._open.get(heapq.heappop(self._ends)[1])
             if job is None:
                 continue
@@ -2549,7 +2434,6 @@ class Store:
                 continue
             del self._open[job.id]
             if job.ending is Status.COMPLETED:
-                self._total_spent += job.cost or 0
                 self._spent[job.key] += job.cost or 0  # type: ignore[assignment]
             if job.callback_url:
                 self._ended.append(job)
@@ -2559,8 +2443,6 @@ class Store:
         with self._lock:
             self._settle()
             ended, self._ended = self._ended, []
-            if not self._ends:
-                return ended, math.inf
             return ended, self._ends[0][0]
 
     def _find(self, job_id: str, or_latest: bool) -> Job:  # self._lock is held
@@ -2602,13 +2484,6 @@ class Store:
         with self._lock:
             return dict(self._jobs)
 
-    def jobs(
-        self, wanted: Callable[[Job], bool], offset: int, limit: int | None
-    ) -> list[Job]:
-        with self._lock:
-            newest = filter(wanted, reversed(self._jobs.values()))
-            return list(itertools.islice(newest, offset, limit and offset + limit))
-
     def finish(self, job_id: str, status: Status, error: str | None) -> tuple[Job, float]:
         with self._lock:
             job, now = self._find(job_id, True), self.now()
@@ -2629,7 +2504,7 @@ class Store:
         with self._lock:
             self._settle()
             if key is None:
-                return js_number(self._total_spent)
+                return js_number(self._spent.total())
             return js_number(self._spent[key])
 
     # ---- Journal
@@ -2646,63 +2521,34 @@ class Store:
             note.seq, note.time = self._seq, self.now()
             self._journal[self._seq] = request
             self._journal.pop(self._seq - most, None)
-            for wait in self._waits.values():
-                wait.fresh.append(request)
-            if sum(wait.users for wait in self._waits.values()) <= _FEW_WAITERS:
-                self._written.notify_all()  # more would be woken for every request
+            for wait in self._waits:
+                wait.look_at(request)
 
     def newest_requests(self, since: int = 0) -> Iterator[Request]:
         """The journal, newest first, down to this seq; nothing is locked meanwhile."""
-        seq = self._seq
-        while seq > since:
+        for seq in range(self._seq, since, -1):
             request = self._journal.get(seq)
             if request is None:
                 return
             yield request
-            seq -= 1
 
     def wait_for_requests(
-        self,
-        wanted: Callable[[Request], bool],
-        key: Any,
-        since: int,
-        count: int,
-        seconds: float,
+        self, wanted: Callable[[Request], bool], since: int, count: int, seconds: float
     ) -> list[Request]:
         """Those wanted, oldest first; blocks up to so many real seconds for `count` of them.
 
-        Who waits for the same, which is the key, looks together.  What comes meanwhile is
-        counted even if the journal is too small to keep it.
+        What comes meanwhile is counted even if the journal is too small to keep it.
         """
-        end = _monotonic() + seconds
         with self._lock:
-            wait = self._waits.get(key)
-            if wait is None:
-                wait = self._waits[key] = Wait()
-                journal = list(self.newest_requests(since))
-                wait.found = [request for request in reversed(journal) if wanted(request)]
-            wait.users += 1
-            while not self._closed and len(wait.found) < count and _monotonic() < end:
-                self._written.wait(min(_LOOK_SECONDS, end - _monotonic()))
-                wait.found += filter(wanted, wait.fresh)
-                wait.fresh.clear()
-            wait.users -= 1
-            if not wait.users and self._waits.get(key) is wait:
-                del self._waits[key]
-            return list(wait.found)
-
-
-def _draw(
-    on: str, faults: Sequence[Fault], counts: Counter[Any], owner: Any = 0
-) -> Fault | None:
-    # The first that strikes; counted by owner and place.
-    for index, fault in enumerate(faults):
-        if fault.on == on:
-            key = ("fault", owner, index)
-            struck, counts[key] = fault.strikes(counts[key])
-            if struck:
-                return fault
-    return None
+            journal = list(self.newest_requests(since))
+            wait = Wait(wanted, count, reversed(journal))
+            self._waits.add(wait)
+            if self._closed:
+                wait.enough.set()
+        wait.enough.wait(min(seconds, threading.TIMEOUT_MAX))
+        with self._lock:
+            self._waits.remove(wait)
+            return wait.found
 
 
 # ============ 6. Test card: an MP4 writer ===================================================
@@ -3245,21 +3091,14 @@ class Delivery(NamedTuple):
 
 
 def _webhook_event(job: Job) -> bytes:
-    data: Json = {
-        "id": job.id,
-        "status": job.ending.value,
-        "generation_id": job.id,
-        "model": job.submit.model,
-    }
-    if job.ending is Status.COMPLETED:
-        data["unsigned_urls"] = unsigned_urls(job, Links(job.origin))
-        data["usage"] = usage_to_wire(job)
-    else:
-        data["error"] = job.error
+    status = job.ending.value
+    never = math.inf  # an event has no signed URLs
+    outcome = outcome_to_wire(job, never, Links(job.origin))
+    named = {"status": status, "generation_id": job.id, "model": job.submit.model}
     event = {
-        "type": f"video.generation.{job.ending.value}",
+        "type": f"video.generation.{status}",
         "created_at": iso_time(job.ends_at),
-        "data": data,
+        "data": {"id": job.id, **named, **outcome},
     }
     return to_json(event)
 
@@ -3409,20 +3248,19 @@ class Courier:
     def deliveries(self, job_ids: Collection[str] | None = None) -> list[Delivery]:
         """Those of these jobs, or all, oldest first."""
         with self._changed:
-            known = {**self._done, **self._pending}
-        chosen = [d for d in known.values() if job_ids is None or d.job.id in job_ids]
+            known = [*self._done.values(), *self._pending.values()]
+        chosen = [d for d in known if job_ids is None or d.job.id in job_ids]
         return sorted(chosen, key=lambda delivery: delivery.number)
 
     def wait_for_done(
         self, wanted: Callable[[Delivery], bool], count: int, seconds: float
     ) -> None:
         """Block up to so many real seconds until `count` of these are not pending any more."""
-
-        def enough() -> bool:
-            return self._stopped or sum(map(wanted, self._done.values())) >= count
-
+        done = self._done.values
         with self._changed:
-            self._changed.wait_for(enough, seconds)
+            self._changed.wait_for(
+                lambda: self._stopped or sum(map(wanted, done())) >= count, seconds
+            )
 
     def _run(self) -> None:
         while not self._stopped:
@@ -3437,18 +3275,17 @@ class Courier:
             self._start_attempt(delivery)
 
     def _announce(self, job: Job) -> None:  # self._changed is held
-        webhook = job.plan.webhook
-        host = urlsplit(job.callback_url or "").hostname
+        webhook, url = job.plan.webhook, job.callback_url or ""
+        times = webhook.times
         refused: Json = {}
-        if not may_deliver(job.callback_url or "", self._config.callback_host):
+        if not may_deliver(url, self._config.callback_host):
+            host, times = urlsplit(url).hostname, min(times, 1)
             cure = f"allow it with --callback-host {host}"
             refused = {"state": "refused", "reason": f"{host} is not loopback; {cure}"}
-        for index in range(webhook.times):
+        for index in range(times):
             due_at = job.ends_at + webhook.delay + index
             number = next(self._numbers)
             self._keep(Delivery(number, job, _webhook_event(job), due_at, **refused))
-            if refused:
-                return
 
     def _keep(self, delivery: Delivery) -> None:  # self._changed is held
         number = delivery.number
@@ -3475,17 +3312,14 @@ class Courier:
                 return delivery
         return None
 
-    def _wait_until(self, next_end: float) -> None:  # self._changed is held
-        now = _monotonic()
+    def _wait_until(self, due: float) -> None:  # self._changed is held
+        longest = 3600.0
         for sock, deadline in self._sockets.items():
-            if now > deadline:
+            longest = 1.0
+            if _monotonic() > deadline:
                 shut_down(sock)
-        due = next_end
         if self._due and self._under_way < MAX_UNDER_WAY:
             due = min(due, self._due[0][0])
-        longest = 3600.0
-        if self._sockets:
-            longest = 1.0
         if not self._news and not self._stopped:
             self._changed.wait(min(max(0.0, due - self._store.now()), longest))
         self._news = False
@@ -3493,10 +3327,8 @@ class Courier:
     def _start_attempt(self, delivery: Delivery) -> None:
         job, fault = delivery.job, delivery.held
         if fault is None:
-            epoch = self._store.epoch
-            fault = self._store.draw_fault("webhook", job.scope, epoch, job) or Fault(
-                "webhook"
-            )
+            drawn = self._store.draw_fault("webhook", job.scope, self._store.epoch, job)
+            fault = drawn or Fault("webhook")
             if fault.delay:
                 due_at = delivery.due_at + fault.delay
                 self._finish(delivery._replace(held=fault, due_at=due_at))
@@ -3536,20 +3368,19 @@ class Courier:
     def _send(self, url: str, body: bytes, headers: dict[str, str]) -> int:
         """POST, and the status of the answer."""
         parts = urlsplit(url)
-        secure, host = parts.scheme == "https", parts.hostname or ""
-        port = parts.port or (80, 443)[secure]
+        host, port = parts.hostname or "", parts.port or 80
+        path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+        path = quote(path, safe="%/?&=:;,+~!$'()*@[]")
+        if parts.scheme == "https":
+            port = parts.port or 443
         sock = socket.create_connection((host, port), WEBHOOK_SECONDS)
-        if secure:
+        if parts.scheme == "https":
             sock = ssl.create_default_context().wrap_socket(
                 sock, server_hostname=host, do_handshake_on_connect=False
             )
         with contextlib.closing(sock), self._watched(sock):
-            if isinstance(sock, ssl.SSLSocket):
-                sock.do_handshake()
             connection = http.client.HTTPConnection(host, port)
             connection.sock = sock
-            path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
-            path = quote(path, safe="%/?&=:;,+~!$'()*@[]")
             connection.request("POST", path, body, {**headers, "Connection": "close"})
             response = connection.getresponse()
             with contextlib.suppress(OSError, http.client.HTTPException):
@@ -3612,11 +3443,17 @@ class Request(NamedTuple):
 
 
 def kept_body_of(request: Request, value: Any = None) -> bytes:
-    """What journal and job keep of the body, worked out once; `value` is its JSON, if known."""
-    note = request.note
-    if note.body is None:
-        note.body = kept_body(request.body, value)
-    return note.body
+    """What journal and job keep of the body, worked out once: its JSON shortened, or else its
+    beginning; `value` is its JSON, if known."""
+    if request.note.body is None:
+        body = request.body
+        if len(body) > _SMALL_BODY:
+            with contextlib.suppress(ValueError):
+                body = to_json(shorten(parse_json(body) if value is None else value))
+        if len(body) > 4 * _LONGEST_TEXT:
+            body = body[:_LONGEST_TEXT] + "… (cut)".encode()
+        request.note.body = body
+    return request.note.body
 
 
 class Response(NamedTuple):
@@ -3662,34 +3499,32 @@ def clip_response(
         size = len(clip) if isinstance(clip, bytes) else os.path.getsize(clip)
     except OSError:
         raise ApiError(502) from None  # the fixture's file has gone since it was read
-    mp4: Headers = (("Content-Type", "video/mp4"), *headers)
+    headers = (("Content-Type", "video/mp4"), *headers)
     if not ranges:
-        return Response(200, headers=mp4, stream=_blocks(clip, 0, size))
-    mp4 += (("Accept-Ranges", "bytes"),)
+        return Response(200, headers=headers, stream=_blocks(clip, 0, size))
+    headers += (("Accept-Ranges", "bytes"),)
+    status, start, stop = 200, 0, size
     part = _parse_range(request.headers.get("range", ""), size)
-    if part is None:
-        return Response(200, headers=mp4, stream=_blocks(clip, 0, size), length=size)
-    start, stop = part
-    mp4 += (("Content-Range", f"bytes {start}-{stop - 1}/{size}"),)
-    return Response(
-        206, headers=mp4, stream=_blocks(clip, start, stop), length=stop - start
-    )
+    if part is not None:
+        status, (start, stop) = 206, part
+        headers += (("Content-Range", f"bytes {start}-{stop - 1}/{size}"),)
+    blocks = _blocks(clip, start, stop)
+    return Response(status, headers=headers, stream=blocks, length=stop - start)
 
 
 def _parse_range(header: str, size: int) -> tuple[int, int] | None:
     """First byte and the one after the last; None for all that is no single range."""
-    match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header.replace(" ", ""))
+    form = r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))"
+    match = re.fullmatch(form, header.replace(" ", ""))
     if match is None:
         return None
-    first, last = match.groups()
-    if not first and not last:
-        return None
-    if not first:
-        start, stop = max(0, size - int(last)), size
+    first, last, suffix = match.groups()
+    if suffix:
+        start, stop = max(0, size - int(suffix)), size
     else:
         start, stop = int(first), min(int(last or size) + 1, size)
-        if last and int(last) < start:
-            return None
+    if last and int(last) < start:
+        return None
     if start >= stop:
         headers = (("Content-Range", f"bytes */{size}"),)
         raise ApiError(416, "Range Not Satisfiable", headers=headers)
@@ -3867,8 +3702,8 @@ def create_video(mock: VideoMock, request: Request) -> Response:
     strike(mock, request, fault, submit, model)
     if fixture is None:
         raise _no_match_error(request, misses)
-    if fixture.refusal is not None:
-        raise fault_error(fixture.refusal, submit, model)
+    if fixture.plan.refusal is not None:
+        raise fault_error(fixture.plan.refusal, submit, model)
     job = mock.add_job(request, submit, model, fixture, key=key, scope=scope)
     request.note.job_id = job.id
     wire = {
@@ -6154,7 +5989,7 @@ class VideoMock:
             fixture,
             pace,
             self.now(),
-            submit.callback_url or self.config.callback_url or None,
+            submit.body.get("callback_url") or self.config.callback_url or None,
             request=kept_body_of(request, submit.body),
             origin=self.links(request).origin,
             **facts,
@@ -6240,9 +6075,7 @@ class VideoMock:
         values = [
             (path, json_copy(value, path)) for path, value in _numbered("fault", fault)
         ]
-        self.store.add_faults(
-            [(fault_from_json(value, path), value) for path, value in values]
-        )
+        self.store.add_faults([fault_from_json(value, path) for path, value in values])
         return [json_copy(value, path) for path, value in values]
 
     def clear_faults(self) -> list[Json]:
@@ -6297,7 +6130,10 @@ class VideoMock:
         ['pending']
         """
         _check_limit(limit)
-        jobs = self.store.jobs(lambda job: scope in (None, job.scope), offset, limit)
+        newest = reversed(self.store.all_jobs().values())
+        wanted = (job for job in newest if scope in (None, job.scope))
+        stop = None if limit is None else offset + limit
+        jobs = list(itertools.islice(wanted, offset, stop))
         by_job: dict[str, list[Delivery]] = {job.id: [] for job in jobs}
         for delivery in self.courier.deliveries(by_job):
             by_job[delivery.job.id].append(delivery)
@@ -6345,8 +6181,7 @@ class VideoMock:
             )
 
         if wait:
-            key = (method, path, status, job_id, scope, since)
-            found = self.store.wait_for_requests(wanted, key, since, count, wait)[::-1]
+            found = self.store.wait_for_requests(wanted, since, count, wait)[::-1]
         else:
             newest = filter(wanted, self.store.newest_requests(since))
             found = list(
@@ -6470,7 +6305,9 @@ class VideoMock:
         >>> mock.faults()
         []
         """
-        return [{**json_copy(source), "struck": n} for source, n in self.store.faults()]
+        return [
+            {**json_copy(fault.source), "struck": n} for fault, n in self.store.faults()
+        ]
 
 
 JOB = r"(?P<job_id>[^/]+)"
@@ -7507,7 +7344,7 @@ def validate(config: Config, out: TextIO, say: Callable[[str], None]) -> int:
         for fault in config.fault:
             fault_from_json(fault)
     except SetupError as error:
-        for problem in error.problems or [str(error)]:
+        for problem in error.problems:
             say(printable(problem))
         return 1
     for note in loaded.notes:
