@@ -4198,30 +4198,20 @@ _CONTRACT: dict[str, Json] = json.loads("""{
       "error": {"type": "string"}}},
   "error": {"type": "object", "required": ["error"], "properties": {"error": {
     "type": "object", "required": ["message", "code"], "properties": {
-      "message": {"type": "string"}, "code": {"type": "int"}, "metadata": {"type": "object"}}}}}
+      "message": {"type": "string"}, "code": {"type": "int"}, "metadata": {"type": "object"}}}}},
+  "list_video_models": {"type": "object", "required": ["data"],
+    "properties": {"data": {"type": "array"}}}
 }""")
-_CONTRACT["list_video_models"] = {
-    "type": "object",
-    "required": ["data"],
-    "properties": {
-        "data": {
-            "type": "array",
-            "items": {**MODEL_SCHEMA, "required": list(Model("", "").to_wire())},
-        }
-    },
+_FORM_OF_POLL = {**dict.fromkeys(ENDING_NAMES, "failed"), "completed": "completed"}
+_CONTRACT["list_video_models"]["properties"]["data"]["items"] = {
+    **MODEL_SCHEMA,
+    "required": list(Model("", "").to_wire()),
 }
-_KEPT_HEADERS = ("content-type", "retry-after", "x-generation-id", "location")
 _UPSTREAM_SECONDS = 60.0  # of silence
+_KEPT_HEADERS = "content-type|retry-after|x-generation-id|location|x-ratelimit-.*"
 _UNSENT_HEADERS = (
-    *(
-        "host",
-        "connection",
-        "content-length",
-        "transfer-encoding",
-        "accept-encoding",
-        "expect",
-    ),
-    *("x-test-id", "x-aimock-context", "x-aimock-strict"),
+    "host|connection|content-length|transfer-encoding|accept-encoding|expect|"
+    "x-test-id|x-aimock-context|x-aimock-strict"
 )
 
 
@@ -4229,32 +4219,24 @@ def differences_from_contract(
     route: str, status: int, kind: str, answer: Any
 ) -> Iterator[str]:
     """How an upstream's answer differs from what the mock would have said."""
-    form, usual, name = "application/json", 200, route
-    if route == "create_video":
+    place, name, form, usual = route, route, "application/json", 200
+    if status >= 400:
+        usual, name = status, "error"
+        if isinstance(answer, dict) and answer.get("success") is False:
+            return  # the envelope of schema failures
+    elif route == "create_video":
         usual = 202
     elif route == "get_video_content":
         form = "video/mp4"
     elif route == "get_video" and isinstance(answer, dict):
-        shown = str(answer.get("status"))
-        name = (
-            shown
-            if shown in _CONTRACT
-            else "failed"
-            if shown in ENDING_NAMES
-            else "waiting"
-        )
-    if status >= 400:
-        form, usual, name = "application/json", status, "error"
-        if isinstance(answer, dict) and answer.get("success") is False:
-            return  # the envelope of schema failures
+        name = _FORM_OF_POLL.get(str(answer.get("status")), "waiting")
+    if name != route:
+        place = f"{route} ({name})"
     if status != usual:
         yield f"{route}: status {status} instead of {usual}"
     if not kind.startswith(form):
         yield f"{route}: content type {kind or 'none'} instead of {form}"
     elif name in _CONTRACT:
-        place = route
-        if name != route:
-            place = f"{route} ({name})"
         for issue in issues_of(_CONTRACT[name], answer, strict=True):
             path = re.sub("[0-9]+", "0", ".".join(map(str, issue["path"])))
             text = re.sub(".*received undefined", "is missing", issue["message"])
@@ -4265,80 +4247,79 @@ def differences_from_contract(
             yield f"{place}: the keys come in another order: {', '.join(known)}"
 
 
+def _ask(url: str, request: Request, headers: dict[str, str]) -> Any:
+    """The upstream's answer; a redirect or an error is one like others."""
+    import urllib.request  # only recording needs it
+
+    asked = urllib.request.Request(
+        url, request.body or None, headers, method=request.method
+    )
+    opener = urllib.request.OpenerDirector()
+    for handler in ("ProxyHandler", "HTTPHandler", "HTTPSHandler"):
+        opener.add_handler(getattr(urllib.request, handler)())
+    return opener.open(asked, timeout=_UPSTREAM_SECONDS)
+
+
 class Recorder:
     """Passes requests on to the upstream, and keeps what it answers in a folder."""
 
-    def __init__(self, folder: str, upstream: str, notice: Callable[[str], None]) -> None:
-        self.upstream = upstream.rstrip("/")
-        self._folder = folder
-        self._notice = notice
+    def __init__(self, mock: VideoMock) -> None:
+        self._mock = mock
+        self._folder = mock.config.record
         self._lock = threading.Lock()  # guards every field below, and the files
         self._fixtures: dict[str, Json] = {}  # by their match as JSON
-        self._jobs: dict[
-            str, tuple[str, float]
-        ] = {}  # by upstream's id: the match, when submitted
-        self._signed: dict[str, list[str]] = {}  # by upstream's id: its urls as they came
+        # By upstream's id: the match and when it was submitted; its urls as they came.
+        self._jobs: dict[str, tuple[str, float]] = {}
+        self._signed: dict[str, list[str]] = {}
         self.differences: list[str] = []
         with contextlib.suppress(OSError, ValueError):
-            before = _read_document(os.path.join(folder, "recorded.json"))
+            before = _read_document(os.path.join(self._folder, "recorded.json"))
             self._fixtures = {
                 json.dumps(item["match"]): item for item in before["fixtures"]
             }
 
-    def pass_on(self, request: Request, origin: str, job_id: str = "") -> Response:
-        """The upstream's answer, for a client that used this origin; 502 if there is none."""
-        import urllib.request
-
+    def pass_on(self, request: Request, job_id: str) -> Response:
+        """The upstream's answer with URLs on the mock's origin; 502 if there is none."""
         route = request.note.route
-        url, key = f"{self.upstream}{request.url.removeprefix(API)}", True
-        if "signature" in request.parameters and job_id in self._signed:
-            urls = self._signed[job_id]
-            index = parse_index(request.parameters.get("index", ""))
-            if index < len(urls):
-                url, key = urls[index], urls[index].startswith(f"{self.upstream}/")
-        headers = {k: v for k, v in request.headers.items() if k not in _UNSENT_HEADERS}
-        if not key or "signature" in request.parameters:
+        index = parse_index(request.parameters.get("index", ""))
+        url = self._mock.config.upstream.rstrip("/") + request.url.removeprefix(API)
+        sent = request.headers.items()
+        headers = {k: v for k, v in sent if not re.fullmatch(_UNSENT_HEADERS, k)}
+        if "signature" in request.parameters:
             headers.pop("authorization", None)
-        body = request.body or None
-        asked = urllib.request.Request(url, body, headers, method=request.method)
-        # This opener follows no redirect, and takes an error for an answer like others.
-        opener = urllib.request.OpenerDirector()
-        for handler in ("ProxyHandler", "HTTPHandler", "HTTPSHandler"):
-            opener.add_handler(getattr(urllib.request, handler)())
-        text = b""
+            signed = self._signed.get(job_id, [])
+            if index < len(signed):
+                url = signed[index]
+        text, value = b"", None
         try:
-            answer: Any = opener.open(asked, timeout=_UPSTREAM_SECONDS)
+            answer = _ask(url, request, headers)
+            is_clip = route == "get_video_content" and answer.status == 200
+            if not is_clip:
+                with answer:
+                    text = answer.read()
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
             raise ApiError(502, f"The upstream could not be reached: {reason}") from None
-        kind = answer.headers.get("content-type", "")
-        kept = (
-            tuple((k, v) for k, v in answer.headers.items() if _is_kept(k)) + _API_HEADERS
-        )
-        if route == "get_video_content" and answer.status == 200:
-            self._differ(differences_from_contract(route, 200, kind, None))
-            index = parse_index(request.parameters.get("index", ""))
-            return Response(200, b"", kept, self._stream(answer, job_id, index))
-        try:
-            with answer:
-                text = answer.read()
+        with contextlib.suppress(ValueError):
             value = parse_json(text)
-        except (OSError, ValueError, http.client.HTTPException):
-            value = None
-        if value is None and not text:
-            raise ApiError(502, "The upstream's answer broke off")
+        kind = answer.headers.get("content-type", "")
         self._differ(differences_from_contract(route, answer.status, kind, value))
+        came = answer.headers.items()
+        kept = tuple((k, v) for k, v in came if re.fullmatch(_KEPT_HEADERS, k.lower()))
+        kept += _API_HEADERS
+        if is_clip:
+            return Response(200, b"", kept, self._stream(answer, job_id, index))
         if isinstance(value, dict):
-            self._learn(request, answer.status, answer.headers, value)
-            text = to_json(self._rewritten(value, origin))
+            with self._lock:
+                self._learn(request, answer, value)
+            text = to_json(self._rewritten(value, self._mock.links(request)))
         return Response(answer.status, text, kept)
 
-    def _rewritten(self, value: Json, origin: str) -> Json:
+    def _rewritten(self, value: Json, links: Links) -> Json:
         """The answer with its URLs on the mock's origin."""
-        job_id = value.get("id")
+        job_id, wire = value.get("id"), dict(value)
         if not isinstance(job_id, str):
             return value
-        links, wire = Links(origin), dict(value)
         if isinstance(wire.get("polling_url"), str):
             wire["polling_url"] = links.polling_url(job_id)
         for key, more in (("unsigned_urls", ""), ("urls", "&signature=recorded")):
@@ -4349,106 +4330,90 @@ class Recorder:
             self._signed[job_id] = value["urls"]
         return wire
 
-    def _learn(self, request: Request, status: int, headers: Any, value: Json) -> None:
-        """Keep what an answer says about the course of a submit."""
-        now = _monotonic()
-        with self._lock:
-            if request.note.route == "list_video_models" and status == 200:
-                known = MODEL_SCHEMA["properties"]
-                models = [
-                    {k: m[k] for k in m if k in known} for m in value.get("data") or ()
-                ]
-                self._write("models.json", {"models": models})
-            if request.note.route == "create_video":
-                match = _recorded_match(request.body)
-                if match is None:
-                    return
-                key = json.dumps(match)
-                if status < 300:
-                    self._jobs[str(value.get("id"))] = (key, now)
-                    return
-                response: Json = {"status": status}
-                error = value.get("error")
-                if value.get("success") is False:
-                    return  # a schema failure: this file finds it by itself
-                if isinstance(error, dict):
-                    response["error"] = {
-                        k: error[k] for k in ("message", "metadata") if k in error
-                    }
-                if headers.get("retry-after", "").isdigit():
-                    response["retryAfter"] = int(headers["retry-after"])
-                self._keep(key, {"match": match, "response": response})
-            elif request.note.route == "get_video" and value.get("status") in ENDING_NAMES:
-                key, started = self._jobs.get(str(value.get("id")), ("", now))
-                video = self._fixtures.get(key, {}).get("response", {}).get("video", {})
-                if not key or video.get("status") == value["status"]:
-                    return
-                video = {"status": value["status"], "stored": "urls" in value}
-                usage = value.get("usage") or {}
-                for name, found in (*usage.items(), ("error", value.get("error"))):
-                    if name in ("cost", "is_byok", "error") and found is not None:
-                        video[name] = found
-                if value["status"] == Status.COMPLETED.value:
-                    video["count"] = len(value.get("unsigned_urls") or ())
-                fixture = {"match": json.loads(key), "response": {"video": video}}
-                self._keep(key, {**fixture, "_took": f"{now - started:.1f} s"})
+    def _learn(self, request: Request, answer: Any, value: Json) -> None:
+        # Keeps what an answer says; self._lock is held.
+        route, status, now = request.note.route, value.get("status"), _monotonic()
+        match = _recorded_match(request.body)
+        key, started = self._jobs.get(str(value.get("id")), ("", now))
+        if route == "list_video_models" and answer.status == 200:
+            known = MODEL_SCHEMA["properties"]
+            models = [{k: m[k] for k in m if k in known} for m in value.get("data") or ()]
+            self._write_json("models.json", {"models": models})
+        elif route == "create_video" and match and answer.status < 300:
+            self._jobs[str(value.get("id"))] = (json.dumps(match), now)
+        elif route == "create_video" and match:
+            if value.get("success") is False:
+                return  # a schema failure: this file finds it by itself
+            response: Json = {"status": answer.status}
+            error, retry_after = value.get("error"), answer.headers.get("retry-after", "")
+            if isinstance(error, dict):
+                parts = ("message", "metadata")
+                response["error"] = {k: error[k] for k in parts if k in error}
+            if retry_after.isdigit():
+                response["retryAfter"] = int(retry_after)
+            self._keep({"match": match, "response": response})
+        elif route == "get_video" and status in ENDING_NAMES and key:
+            if self._video(key).get("status") == status:
+                return
+            facts = {**(value.get("usage") or {}), "error": value.get("error")}
+            video = {"status": status, "stored": "urls" in value}
+            for name in ("cost", "is_byok", "error"):
+                if facts.get(name) is not None:
+                    video[name] = facts[name]
+            if status == Status.COMPLETED.value:
+                video["count"] = len(value.get("unsigned_urls") or ())
+            fixture = {"match": json.loads(key), "response": {"video": video}}
+            self._keep({**fixture, "_took": f"{now - started:.1f} s"})
 
-    def _keep(self, key: str, fixture: Json) -> None:  # self._lock is held
-        self._fixtures[key] = fixture
-        self._write("recorded.json", {"fixtures": list(self._fixtures.values())})
+    def _video(self, key: str) -> Json:  # self._lock is held
+        video: Json = self._fixtures.get(key, {}).get("response", {}).get("video", {})
+        return video
+
+    def _keep(self, fixture: Json) -> None:  # self._lock is held
+        self._fixtures[json.dumps(fixture["match"])] = fixture
+        self._write_json("recorded.json", {"fixtures": list(self._fixtures.values())})
 
     def _differ(self, found: Iterable[str]) -> None:
         with self._lock:
             fresh = [text for text in dict.fromkeys(found) if text not in self.differences]
             if fresh:
                 self.differences += fresh
-                self._write("differences.json", {"_differences": self.differences})
+                self._write_json("differences.json", {"_differences": self.differences})
 
-    def _write(self, name: str, value: Json) -> None:  # self._lock is held
+    def _write_json(self, name: str, value: Json) -> None:  # self._lock is held
+        self._write(name, json.dumps(value, indent=2, ensure_ascii=False).encode())
+
+    def _write(self, name: str, data: bytes) -> bool:  # self._lock is held
         path = os.path.join(self._folder, name)
         try:
             os.makedirs(self._folder, exist_ok=True)
-            with open(f"{path}.part", "w", encoding="utf-8") as file:
-                json.dump(value, file, indent=2, ensure_ascii=False)
+            with open(f"{path}.part", "wb") as file:
+                file.write(data)
             os.replace(f"{path}.part", path)
         except OSError as error:
-            self._notice(printable(f"not recorded: {path}: {error.strerror}"))
+            self._mock.notice(printable(f"not recorded: {path}: {error.strerror}"))
+            return False
+        return True
 
     def _stream(self, answer: Any, job_id: str, index: int) -> Iterator[bytes]:
         """The clip as it comes, kept as a file once it is whole."""
-        key, _ = self._jobs.get(job_id, ("", 0.0))
-        name = f"{hashlib.sha256(key.encode()).hexdigest()[:12]}-{index}.mp4"
-        part = os.path.join(self._folder, f"{name}.{threading.get_ident()}.part")
+        blocks = []
         try:
             with answer:
                 while block := answer.read(_BLOCK_BYTES):
-                    self._append(part, block)
+                    blocks.append(block)
                     yield block
             if answer.length:
-                raise ConnectionError("the upstream's download broke off")
-            with self._lock, contextlib.suppress(OSError):
-                os.replace(part, os.path.join(self._folder, name))
-                video = self._fixtures.get(key, {}).get("response", {}).get("video")
-                if video and index == 0:
-                    video["file"] = name
-                    self._keep(key, self._fixtures[key])
+                raise http.client.IncompleteRead(b"", answer.length)
         except http.client.HTTPException as error:
             raise ConnectionError(f"the upstream's download broke off: {error}") from None
-        finally:
-            with contextlib.suppress(OSError):  # mostly it has its name by now
-                os.unlink(part)
-
-    def _append(self, path: str, block: bytes) -> None:
-        try:
-            os.makedirs(self._folder, exist_ok=True)
-            with open(path, "ab") as file:
-                file.write(block)
-        except OSError as error:
-            self._notice(printable(f"not recorded: {path}: {error.strerror}"))
-
-
-def _is_kept(header: str) -> bool:
-    return header.lower() in _KEPT_HEADERS or header.lower().startswith("x-ratelimit-")
+        key, _ = self._jobs.get(job_id, ("", 0.0))
+        name = f"{hashlib.sha256(key.encode()).hexdigest()[:12]}-{index}.mp4"
+        with self._lock:
+            video = self._video(key)
+            if self._write(name, b"".join(blocks)) and video and index == 0:
+                video["file"] = name
+                self._keep(self._fixtures[key])
 
 
 _UNRECORDED = ("model", "prompt", "callback_url", "session_id", "trace", "user")
@@ -5505,8 +5470,7 @@ class VideoMock:
         self.courier = Courier(self.store, self.config, self.report)
         self.recorder: Recorder | None = None
         if self.config.record:
-            notice = lambda line: self.notice(line)  # noqa: E731  (it is set later)
-            self.recorder = Recorder(self.config.record, self.config.upstream, notice)
+            self.recorder = Recorder(self)
 
     def handle(self, request: Request) -> Response:
         """Answer any request; the one place where an exception becomes a reply."""
@@ -5573,7 +5537,7 @@ class VideoMock:
         elif self.store.find_job(job_id):
             return handler(self, request, **groups)
         note.job_id = job_id or None
-        return recorder.pass_on(request, self.links(request).origin, job_id)
+        return recorder.pass_on(request, job_id)
 
     def refuse(self, request: Request, error: ApiError) -> Response:
         """The answer of a refusal, the reason of which goes into the journal."""
