@@ -72,7 +72,7 @@ import sys
 import threading
 import time
 import types
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from http.server import ThreadingHTTPServer
@@ -4438,7 +4438,18 @@ def _recorded_match(body: bytes) -> Json | None:
 # answered.  Each rule is a mistake that real clients make; its text is one sentence that says
 # what was seen, why it matters in production, and what to do.
 #
-# To add a rule: a function, its line in RULES, its line in the README.
+# To add a rule: a row in RULES, a place below that sees it, its line in the README.
+
+RULES: dict[str, str] = json.loads("""{
+  "journal-forgot": "note", "ignored-field": "error", "paid-twice": "error",
+  "key-sent-elsewhere": "error", "download-without-key": "error",
+  "broken-download-kept": "error", "polled-after-end": "warning", "abandoned": "error",
+  "never-downloaded": "note", "retry-after-ignored": "warning", "refusal-retried": "warning",
+  "downloaded-too-early": "warning", "references-dropped": "warning", "size-conflict": "warning",
+  "unsupported-by-model": "warning", "unknown-option": "warning", "not-json": "warning",
+  "wrong-address": "error", "webhook-unanswered": "warning", "differs-from-mock": "warning"
+}""")  # to their levels
+_SO_FAR = ("broken-download-kept", "abandoned", "never-downloaded")
 
 
 class Finding(NamedTuple):
@@ -4453,43 +4464,7 @@ class Finding(NamedTuple):
     so_far: bool = False  # as of now: what the client does next may settle it
 
 
-Seen = tuple[str, list["Request"]]  # the text, and the requests that show it
-
-
-class History:
-    """What there is to judge by."""
-
-    def __init__(
-        self,
-        requests: list[Request],
-        jobs: Mapping[str, Job],
-        deliveries: list[Delivery],
-        now: float,
-        differences: Sequence[str] = (),
-    ) -> None:
-        self.requests = requests  # oldest first
-        self.deliveries = deliveries
-        self.differences = differences  # of a recorded upstream from the contract
-        self.now = now
-        self.jobs: dict[str, Job] = {}  # those that the requests are about
-        self._by_job: dict[tuple[str, str], list[Request]] = {}
-        for request in requests:
-            job = jobs.get(request.note.job_id or "")
-            if job is not None and request.method != "HEAD":
-                self.jobs[job.id] = job
-                self._by_job.setdefault((job.id, request.note.route), []).append(request)
-
-    def of_job(self, job: Job, route: str) -> list[Request]:
-        """The requests of this route, which is the name of its handler, for a job."""
-        return self._by_job.get((job.id, route), [])
-
-    def polls_until_end(self, job: Job) -> tuple[list[Request], list[Request]]:
-        """The polls up to the first that showed the end, and those after it."""
-        polls = self.of_job(job, "get_video")
-        for index, poll in enumerate(polls, 1):
-            if poll.note.shown in ENDINGS:
-                return polls[:index], polls[index:]
-        return polls, []
+Seen = tuple[str, str, list["Request"]]  # the rule, the text, the requests that show it
 
 
 # What people write for a field of this API, from public trackers, and what they should write.
@@ -4511,297 +4486,200 @@ _MISTAKEN_FIELDS: dict[str, str] = json.loads("""{
 }""")
 
 
-def ignored_field(request: Request, job: Job | None) -> Iterator[str]:
-    """A top-level key that production strips silently."""
-    for key in _submitted(request):
-        if key in _FIELDS:
-            continue
+def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
+    """What one request shows by itself: rules, each with its text."""
+    note, kind = request.note, request.headers.get("content-type", "").partition(";")[0]
+    keyless = "authorization" not in request.headers
+    if note.route == "create_video":
+        body = shown_body(request.body)
+        if isinstance(body, dict):
+            yield from _mistakes_in_submit(body, job)
+        if "form" in kind and not (
+            isinstance(body, dict) and body
+        ):  # as the OpenAI SDK sends it
+            text = f"A submit came as {kind}: this API takes JSON; send application/json"
+            yield "not-json", text
+    if (note.hint or "").startswith("did you mean"):
+        text = f"{request.method} {request.path} is no address of this API: {note.hint}"
+        yield "wrong-address", text
+    if "signature=" in request.query and not keyless:
+        text = "The API key was sent with a signed URL, which needs none and may be of any host"
+        cure = "whoever runs that has the key; send it to the API's own origin only"
+        yield "key-sent-elsewhere", f"{text}: {cure}"
+    asked_for = (note.route, note.status)
+    if asked_for == ("get_video_content", 401) and keyless:
+        text = "Content was asked for without the key (401): unsigned_urls need it; send it"
+        yield "download-without-key", f"{text}, or use the signed urls of the last poll"
+    if asked_for == ("get_video_content", 409):
+        text = "Content was asked for before the job completed (409)"
+        yield "downloaded-too-early", f"{text}: poll until status completed"
+
+
+def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]]:
+    for key in [
+        key for key in body if key not in _FIELDS
+    ]:  # which production strips silently
         cure = _MISTAKEN_FIELDS.get(key)
         if cure is None:
-            import difflib
+            import difflib  # only a mistake needs it, and start-up time counts
 
             cure = "".join(difflib.get_close_matches(key, list(_FIELDS), 1))
         advice = f'use "{cure}"' if cure else "leave it out, there is no such thing here"
         text = f'"{key}" is no field of this API: it is dropped silently and the job billed'
-        yield f"{text}; {advice}"
-
-
-def _submitted(request: Request) -> Json:
-    if request.note.route != "create_video":
-        return {}
-    body = shown_body(request.body)
-    return body if isinstance(body, dict) else {}
-
-
-def references_dropped(request: Request, job: Job | None) -> Iterator[str]:
-    """`frame_images` and `input_references` in one submit."""
-    body = _submitted(request)
+        yield "ignored-field", f"{text}; {advice}"
     if body.get("frame_images") and body.get("input_references"):
-        yield "frame_images win: the input_references beside them are not used; send one of them"
-
-
-def size_conflict(request: Request, job: Job | None) -> Iterator[str]:
-    """`size` with a resolution or an aspect ratio that it contradicts."""
-    if job is None or not parse_size(job.submit.shape.size or ""):
-        return
-    shape = job.submit.shape
-    size, other = (
-        output_size(shape, job.model),
-        output_size(shape._replace(size=None), job.model),
-    )
-    if (shape.resolution or shape.aspect_ratio) and size != other:
-        asked = "x".join(map(str, other))
-        yield f"size {shape.size} wins over resolution and aspect_ratio ({asked}); send one of them"
-
-
-def unsupported_by_model(request: Request, job: Job | None) -> Iterator[str]:
-    """`seed` or `generate_audio: true` where the catalogue says that the model has none."""
-    body = _submitted(request)
+        text = "frame_images win: the input_references beside them are not used"
+        yield "references-dropped", f"{text}; send one of them"
     if job is None:
         return
+
+    model, shape = job.model, job.submit.shape
+    if parse_size(shape.size or "") and (shape.resolution or shape.aspect_ratio):
+        other = output_size(shape._replace(size=None), model)
+        if output_size(shape, model) != other:
+            asked = "x".join(map(str, other))
+            text = f"size {shape.size} wins over resolution and aspect_ratio ({asked})"
+            yield "size-conflict", f"{text}; send one of them"
     for key in ("seed", "generate_audio"):
-        if body.get(key) not in (None, False) and getattr(job.model, key) is False:
-            text = f"{job.model.id} does not support {key}: it has no effect, and some providers"
-            yield f"{text} refuse it; leave it out for this model"
-
-
-def unknown_option(request: Request, job: Job | None) -> Iterator[str]:
-    """A key of `provider.options` that the model does not pass through."""
-    if job is None or not job.model.pricing_skus:
-        return
-    allowed = job.model.allowed_passthrough_parameters
-    provider = _submitted(request).get("provider") or {}
-    for slug, options in (provider.get("options") or {}).items():
-        for key in options:
-            if key not in allowed:
-                listed = ", ".join(allowed) or "none"
-                yield f"provider.options.{slug}.{key} is dropped: {job.model.id} passes on {listed}"
-
-
-def not_json(request: Request, job: Job | None) -> Iterator[str]:
-    """A submit as a form, as the OpenAI SDK sends it."""
-    kind = request.headers.get("content-type", "").partition(";")[0]
-    if request.note.route == "create_video" and "form" in kind and not _submitted(request):
-        yield f"A submit came as {kind}: this API takes JSON; send application/json"
-
-
-def wrong_address(request: Request, job: Job | None) -> Iterator[str]:
-    """A request that missed the API."""
-    if (request.note.hint or "").startswith("did you mean"):
-        yield f"{request.method} {request.path} is no address of this API: {request.note.hint}"
-
-
-def key_sent_elsewhere(request: Request, job: Job | None) -> Iterator[str]:
-    """The key sent along with a URL that needs none, on another origin or signed."""
-    if "signature=" in request.query and "authorization" in request.headers:
-        text = "The API key was sent with a signed URL, which needs none and may be of any host"
-        yield f"{text}: whoever runs that has the key; send it to the API's own origin only"
-
-
-def download_without_key(request: Request, job: Job | None) -> Iterator[str]:
-    """Content asked for without a key."""
-    note = request.note
-    without = "authorization" not in request.headers
-    if note.route == "get_video_content" and note.status == 401 and without:
-        text = "Content was asked for without the key (401): unsigned_urls need it; send it"
-        yield f"{text}, or use the signed urls of the last poll"
-
-
-def downloaded_too_early(request: Request, job: Job | None) -> Iterator[str]:
-    """Content asked for before the end."""
-    if request.note.route == "get_video_content" and request.note.status == 409:
-        yield "Content was asked for before the job completed (409): poll until status completed"
-
-
-def paid_twice(history: History) -> Iterator[Seen]:
-    """The same body again after an answer that never arrived, while the first job exists."""
-    lost: dict[tuple[str, bytes], Request] = {}
-    for request in history.requests:
-        if request.note.route != "create_video" or not request.note.job_id:
-            continue
-        key = (scope_of(request), request.body)
-        first = lost.pop(key, None)
-        if first is not None:
-            jobs = [history.jobs.get(r.note.job_id or "") for r in (first, request)]
-            cost = js_number(sum(job.cost or 0 for job in jobs if job))
+        if body.get(key) not in (None, False) and getattr(model, key) is False:
             text = (
-                f"Submitted again after a lost answer: two jobs, ${cost:.2f}, both charged"
+                f"{model.id} does not support {key}: it has no effect, and some providers"
             )
-            yield f"{text}; do not repeat a POST whose answer never came", [first, request]
-        if request.note.delivered is False:
-            lost[key] = request
+            yield "unsupported-by-model", f"{text} refuse it; leave it out for this model"
+    allowed = model.allowed_passthrough_parameters
+    listed = ", ".join(allowed) or "none"
+    providers = (body.get("provider") or {}).get("options") or {}
+    for slug, options in providers.items() if model.pricing_skus else ():
+        for key in [key for key in options if key not in allowed]:
+            text = (
+                f"provider.options.{slug}.{key} is dropped: {model.id} passes on {listed}"
+            )
+            yield "unknown-option", text
 
 
-def broken_download_kept(history: History) -> Iterator[Seen]:
-    """A truncated, stalled, empty or non-video download that was not tried again."""
-    for job in history.jobs.values():
-        downloads = history.of_job(job, "get_video_content")
-        answered = [request for request in downloads if request.note.status == 200]
-        if len(answered) == 1 and is_broken(answered[0], job):
-            text = "The only download of this job was not a whole clip, and not tried again"
-            yield f"{text}: check length and type, and ask once more", answered
+def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator[Seen]:
+    """What all requests about one job show."""
+    polls = [request for request in course if request.note.route == "get_video"]
+    ended = list(itertools.dropwhile(lambda poll: poll.note.shown not in ENDINGS, polls))
+    late = ended[1:]
+    if len(late) > 1:  # one more is fine
+        text = f"{len(late)} polls after the client was told that the job is {job.ending.value}"
+        text += ": it never changes any more; stop at every final status"
+        yield "polled-after-end", text, late
 
-
-def is_broken(download: Request, job: Job) -> bool:
-    """Whether an answer of 200 on content, which is over, was not a whole clip."""
-    note = download.note
-    if note.delivered is None:
-        return False
-    return not note.delivered or "200" in (note.fault or "") or job.plan.clip == b""
-
-
-def polled_after_end(history: History) -> Iterator[Seen]:
-    """Polls after the client was shown a final status; one more is fine."""
-    for job in history.jobs.values():
-        polls, late = history.polls_until_end(job)
-        if len(late) > 1:
-            text = f"{len(late)} polls after the client was told that the job is {job.ending.value}"
-            yield f"{text}: it never changes any more; stop at every final status", late
-
-
-def abandoned(history: History) -> Iterator[Seen]:
-    """A paid job that the client stopped asking for: after a failed poll, or without a reason."""
-    for job in history.jobs.values():
-        submits = history.of_job(job, "create_video")
-        polls, _ = history.polls_until_end(job)
-        if job.callback_url or not any(submit.note.delivered for submit in submits):
-            continue  # it waits for the webhook, or does not know the id
+    submits = [request for request in course if request.note.route == "create_video"]
+    knows_id = any(submit.note.delivered for submit in submits)
+    if knows_id and not ended and not job.callback_url:  # else it waits for the webhook
         last = (submits + polls)[-1]
-        if last.note.shown in ENDINGS:
-            continue
         status = last.note.status
-        text = f"Not asked for since {history.now - last.note.time:.0f} s, its end was never seen"
+        text = f"Not asked for since {now - last.note.time:.0f} s, its end was never seen"
         if status is None or status == 429 or status >= 500:
             text = f"Given up after a poll that got {status or 'no answer'}"
-        yield f"{text}: the job goes on and is paid; keep polling until it ends", [last]
+        text += ": the job goes on and is paid; keep polling until it ends"
+        yield "abandoned", text, [last]
+
+    downloads = [request for request in course if request.note.route == "get_video_content"]
+    completed = bool(ended) and ended[0].note.shown is Status.COMPLETED
+    if completed and job.plan.outputs and not downloads:
+        text = "Completed, and no output was downloaded; it is kept for a day only"
+        yield "never-downloaded", text, ended[:1]
+    answered = [download for download in downloads if download.note.status == 200]
+    over = [download for download in answered if download.note.delivered is not None]
+    if len(answered) == len(over) == 1 and not is_whole_clip(over[0], job):
+        text = "The only download of this job was not a whole clip, and not tried again"
+        text += ": check length and type, and ask once more"
+        yield "broken-download-kept", text, over
 
 
-def never_downloaded(history: History) -> Iterator[Seen]:
-    """Completed, seen to be so, and no output fetched."""
-    for job in history.jobs.values():
-        shown = [
-            p for p in history.of_job(job, "get_video") if p.note.shown is Status.COMPLETED
-        ]
-        if shown and job.plan.outputs and not history.of_job(job, "get_video_content"):
-            yield (
-                "Completed, and no output was downloaded; it is kept for a day only",
-                shown[:1],
-            )
+def is_whole_clip(download: Request, job: Job) -> bool:
+    """Whether a whole clip left the socket with the answer to this request for content."""
+    note = download.note
+    is_clip = note.status == 200 and "200" not in (note.fault or "")
+    return is_clip and note.delivered is True and job.plan.clip != b""
 
 
-def retry_after_ignored(history: History) -> Iterator[Seen]:
-    """The same route again before Retry-After was over."""
-    waits: dict[tuple[str, str, str], Request] = {}
-    for request in history.requests:
-        key = (scope_of(request), request.method, request.path)
-        before = waits.pop(key, None)
-        if before is not None:
-            waited = request.note.time - before.note.time
-            asked = before.note.retry_after or 0
-            if waited < asked - 0.1:
-                text = f"Came back after {waited:.1f} s although Retry-After said {asked} s"
-                yield (
-                    f"{text}: that prolongs the limit; wait as long as it says",
-                    [before, request],
-                )
-        if request.note.retry_after:
-            waits[key] = request
+def _again(
+    requests: Iterable[Request],
+    key_of: Callable[[Request], Any],
+    matters: Callable[[Request], bool],
+) -> Iterator[list[Request]]:
+    """Each request that matters with the next of the same key."""
+    before: dict[Any, Request] = {}
+    for request in requests:
+        key = key_of(request)
+        if key in before:
+            yield [before.pop(key), request]
+        if matters(request):
+            before[key] = request
 
 
-def refusal_retried(history: History) -> Iterator[Seen]:
-    """The same request again after a refusal that no repetition changes."""
-    refused: dict[tuple[str, str, str, bytes], Request] = {}
-    for request in history.requests:
-        auth = request.headers.get("authorization", "")
-        key = (request.method, request.url, auth, request.body)
-        before = refused.get(key)
-        if before is not None:
-            text = f"The same request again after a {before.note.status}, which it will get again"
-            yield (
-                f"{text}: show {before.note.error!r} to your user instead",
-                [before, request],
-            )
-        if request.note.status in (400, 401, 402, 403, 413):
-            refused[key] = request
+def _mistakes_in_repeating(
+    requests: list[Request], jobs: Mapping[str, Job]
+) -> Iterator[Seen]:
+    submits = [request for request in requests if request.note.route == "create_video"]
+    paid = [submit for submit in submits if submit.note.job_id]
+    for pair in _again(
+        paid, lambda r: (scope_of(r), r.body), lambda r: r.note.delivered is False
+    ):
+        made = [jobs.get(submit.note.job_id or "") for submit in pair]
+        cost = js_number(sum(job.cost or 0 for job in made if job))
+        text = f"Submitted again after a lost answer: two jobs, ${cost:.2f}, both charged"
+        yield "paid-twice", f"{text}; do not repeat a POST whose answer never came", pair
+    for pair in _again(
+        requests,
+        lambda r: (scope_of(r), r.method, r.path),
+        lambda r: bool(r.note.retry_after),
+    ):
+        waited = pair[1].note.time - pair[0].note.time
+        asked = pair[0].note.retry_after or 0
+        if waited < asked - 0.1:
+            text = f"Came back after {waited:.1f} s although Retry-After said {asked} s"
+            text += ": that prolongs the limit; wait as long as it says"
+            yield "retry-after-ignored", text, pair
+    for pair in _again(
+        requests,
+        lambda r: (r.method, r.url, r.headers.get("authorization"), r.body),
+        lambda r: r.note.status in (400, 401, 402, 403, 413),
+    ):
+        note = pair[0].note
+        text = f"The same request again after a {note.status}, which it will get again"
+        yield "refusal-retried", f"{text}: show {note.error!r} to your user instead", pair
 
 
-def webhook_unanswered(history: History) -> Iterator[Seen]:
-    """A delivery that the receiver refused, or did not answer in time, at every attempt."""
-    for delivery in history.deliveries:
+def findings_of(mock: VideoMock) -> list[Finding]:
+    """All findings, in the order of the requests that show them."""
+    requests = list(mock.store.newest_requests())[::-1]
+    jobs, courses, seen = mock.store.all_jobs(), defaultdict(list), list[Seen]()
+    forgotten = mock.store.totals()["requests"] - len(requests)
+    if forgotten > 0:
+        text = (
+            f"The journal has forgotten {forgotten} requests: what they showed is missing"
+        )
+        seen.append(("journal-forgot", f"{text}; see --max-requests", []))
+    for request in requests:
+        job = jobs.get(request.note.job_id or "")
+        seen += [(rule, text, [request]) for rule, text in mistakes_in(request, job)]
+        if job is not None and request.method != "HEAD":
+            courses[job.id].append(request)
+    for key, course in courses.items():
+        seen += _mistakes_in_course(jobs[key], course, mock.now())
+    seen += _mistakes_in_repeating(requests, jobs)
+    for delivery in mock.courier.deliveries():
         if delivery.state == "failed":
             text = f"The webhook of {delivery.job.id} was not accepted in {len(delivery.attempts)}"
-            submits = history.of_job(delivery.job, "create_video")
-            yield (
-                f"{text} attempts: answer 2xx within 10 s, and do the work afterwards",
-                submits,
-            )
-
-
-def differs_from_mock(history: History) -> Iterator[Seen]:
-    """An upstream's answer that is not what this mock would have said."""
-    for text in history.differences:
-        yield f"{text}; if production says so, the mock is wrong: tell its authors", []
-
-
-class Rule(NamedTuple):
-    """A row of RULES."""
-
-    level: str
-    seen: Callable[..., Iterator[Any]]
-    at_once: bool = (
-        False  # one request shows it: `seen` takes that and its job, not the History
-    )
-    so_far: bool = False
-
-
-RULES = {
-    "ignored-field": Rule("error", ignored_field, at_once=True),
-    "paid-twice": Rule("error", paid_twice),
-    "key-sent-elsewhere": Rule("error", key_sent_elsewhere, at_once=True),
-    "download-without-key": Rule("error", download_without_key, at_once=True),
-    "broken-download-kept": Rule("error", broken_download_kept, so_far=True),
-    "polled-after-end": Rule("warning", polled_after_end),
-    "abandoned": Rule("error", abandoned, so_far=True),
-    "never-downloaded": Rule("note", never_downloaded, so_far=True),
-    "retry-after-ignored": Rule("warning", retry_after_ignored),
-    "refusal-retried": Rule("warning", refusal_retried),
-    "downloaded-too-early": Rule("warning", downloaded_too_early, at_once=True),
-    "references-dropped": Rule("warning", references_dropped, at_once=True),
-    "size-conflict": Rule("warning", size_conflict, at_once=True),
-    "unsupported-by-model": Rule("warning", unsupported_by_model, at_once=True),
-    "unknown-option": Rule("warning", unknown_option, at_once=True),
-    "not-json": Rule("warning", not_json, at_once=True),
-    "wrong-address": Rule("error", wrong_address, at_once=True),
-    "webhook-unanswered": Rule("warning", webhook_unanswered),
-    "differs-from-mock": Rule("warning", differs_from_mock),
-}
-
-
-def shown_at_once(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
-    """The rules that one request breaks by itself, each with its text."""
-    for name, rule in RULES.items():
-        if rule.at_once:
-            for text in rule.seen(request, job):
-                yield name, text
-
-
-def findings_of(history: History) -> list[Finding]:
-    """All findings, in the order of the requests that show them."""
-    found: list[tuple[str, str, list[Request]]] = []
-    for request in history.requests:
-        job = history.jobs.get(request.note.job_id or "")
-        found += [(name, text, [request]) for name, text in shown_at_once(request, job)]
-    for name, rule in RULES.items():
-        if not rule.at_once:
-            found += [(name, text, requests) for text, requests in rule.seen(history)]
+            text += " attempts: answer 2xx within 10 s, and do the work afterwards"
+            seen.append(("webhook-unanswered", text, courses[delivery.job.id][:1]))
+    for text in mock.recorder.differences if mock.recorder else ():
+        text += "; if production says so, the mock is wrong: tell its authors"
+        seen.append(("differs-from-mock", text, []))
     findings = []
-    for name, text, requests in found:
-        seqs = tuple(request.note.seq for request in requests)
+    for rule, text, shown_by in seen:
+        seqs = tuple(request.note.seq for request in shown_by)
         job_id = scope = None
-        if requests:
-            job_id, scope = requests[-1].note.job_id, scope_of(requests[-1])
-        rule = RULES[name]
-        findings.append(Finding(name, rule.level, text, job_id, seqs, scope, rule.so_far))
+        if shown_by:
+            job_id, scope = shown_by[-1].note.job_id, scope_of(shown_by[-1])
+        so_far = rule in _SO_FAR
+        findings.append(Finding(rule, RULES[rule], text, job_id, seqs, scope, so_far))
     return sorted(findings, key=lambda finding: finding.requests[-1:])
 
 
@@ -4883,29 +4761,17 @@ TRIALS: dict[str, Trial] = {
 }
 
 
-def is_whole_clip(request: Request, jobs: Mapping[str, Job]) -> bool:
-    """Whether a whole clip left the socket with the answer to this request."""
-    job = jobs.get(request.note.job_id or "")
-    if job is None or request.note.route != "get_video_content" or request.method == "HEAD":
-        return False
-    return (
-        request.note.status == 200
-        and request.note.delivered is True
-        and not is_broken(request, job)
-    )
-
-
-def verdict_of(
-    trial: Trial,
-    succeeded: bool,
-    delivered: bool,
-    findings: Sequence[Json],
-    stopped_after: float = 0,
-) -> Json:
-    """Whether the client passes, in a word why, and what else is to be said."""
-    findings = [finding for finding in findings if finding["rule"] not in trial.excused]
-    errors = [finding["text"] for finding in findings if finding["level"] == "error"]
-    said = [f"{finding['rule']}: {finding['text']}" for finding in findings]
+def verdict_of(mock: VideoMock, succeeded: bool, stopped_after: float) -> Json:
+    """Whether the client passes this mock's trial, in a word why, and what else is to be said."""
+    trial, jobs = TRIALS[mock.config.trial], mock.store.all_jobs()
+    findings = [f for f in findings_of(mock) if f.rule not in trial.excused]
+    errors = [finding.text for finding in findings if finding.level == "error"]
+    said = [f"{finding.rule}: {finding.text}" for finding in findings]
+    delivered = False
+    for request in mock.store.newest_requests():
+        job = jobs.get(request.note.job_id or "")
+        if job and (request.method, request.note.route) == ("GET", "get_video_content"):
+            delivered = delivered or is_whole_clip(request, job)
     reason = ""
     if stopped_after and not trial.endless:
         reason = f"still running after {stopped_after:g} s: stopped"
@@ -5499,7 +5365,7 @@ class VideoMock:
             if self.log is not None:
                 self.log(log_line(request))
                 job = self.store.find_job(request.note.job_id)
-                for rule, text in shown_at_once(request, job):
+                for rule, text in mistakes_in(request, job):
                     self.log(printable(f"         ! {rule}: {text}"))
         return response
 
@@ -5883,21 +5749,10 @@ class VideoMock:
         >>> [finding["rule"] for finding in mock.findings(level="error")]
         ['abandoned']
         """
-        requests = list(self.store.newest_requests())[::-1]
-        jobs = self.store.all_jobs()
-        differences = self.recorder.differences if self.recorder else ()
-        deliveries = self.courier.deliveries()
-        history = History(requests, jobs, deliveries, self.now(), differences)
-        found = findings_of(history)
-        forgotten = self.store.totals()["requests"] - len(requests)
-        if forgotten > 0:
-            text = f"The journal has forgotten {forgotten} requests: what they showed is missing"
-            found.insert(
-                0, Finding("journal-forgot", "note", f"{text}; see --max-requests")
-            )
         wanted = {"rule": rule, "level": level, "job_id": job_id, "scope": scope}
         asked = {key: value for key, value in wanted.items() if value is not None}
-        return [f._asdict() for f in found if asked.items() <= f._asdict().items()]
+        found = [finding._asdict() for finding in findings_of(self)]
+        return [finding for finding in found if asked.items() <= finding.items()]
 
     def trial_verdict(self, succeeded: bool, stopped_after: float = 0) -> Json:
         """Whether the client passes this mock's trial; AssertionError with the reason if not.
@@ -5905,18 +5760,10 @@ class VideoMock:
         `succeeded` is what the client says of itself; `stopped_after` the seconds after which
         it had to be stopped, if so.
         """
-        verdict = self.judge(succeeded, stopped_after)
+        verdict = verdict_of(self, succeeded, stopped_after)
         if not verdict["passed"]:
             raise AssertionError(f"{self.config.trial}: {verdict['reason']}")
         return verdict
-
-    def judge(self, succeeded: bool, stopped_after: float = 0) -> Json:
-        """The verdict on the client in this mock's trial, whatever it is."""
-        jobs = self.store.all_jobs()
-        requests = self.store.newest_requests()
-        delivered = any(is_whole_clip(request, jobs) for request in requests)
-        trial = TRIALS[self.config.trial]
-        return verdict_of(trial, succeeded, delivered, self.findings(), stopped_after)
 
     def assert_no_findings(self, *, ignore: Collection[str] = ()) -> None:
         """AssertionError that lists all findings but those of the rules to ignore.
@@ -6951,7 +6798,7 @@ def _run_trial(
             "says": TRIALS[name].says,
             "exit": status,
             "seconds": round(_monotonic() - started, 1),
-            **mock.judge(status == 0, stopped_after),
+            **verdict_of(mock, status == 0, stopped_after),
             "output": output.read().decode("utf-8", "replace"),
         }
 
