@@ -3772,19 +3772,12 @@ def require_key(mock: VideoMock, request: Request) -> str:
     return key_label(key)
 
 
-def fault_error(
-    fault: Fault, submit: VideoRequest | None = None, model: Model | None = None
-) -> ApiError:
+def fault_error(fault: Fault, moderation: Json | None = None) -> ApiError:
     """The refusal that a fixture or fault orders, with what production adds to this status."""
     status, metadata, seconds = fault.status or 500, fault.metadata, fault.retry_after
     headers: Headers = ()
-    if status == 403 and metadata is None and submit and model:
-        metadata = {
-            "reasons": ["violence"],
-            "flagged_input": submit.prompt[:100],
-            "provider_name": model.provider,
-            "model_slug": model.id,
-        }
+    if status == 403 and metadata is None:
+        metadata = moderation
     if status == 429:
         if metadata is None:
             metadata = {"error_type": "rate_limit_exceeded"}
@@ -3809,11 +3802,7 @@ class Instead(Exception):
 
 
 def strike(
-    mock: VideoMock,
-    request: Request,
-    fault: Fault | None,
-    submit: VideoRequest | None = None,
-    model: Model | None = None,
+    mock: VideoMock, request: Request, fault: Fault | None, moderation: Json | None = None
 ) -> None:
     """Let a fault do what it does before the work, or instead of it; `spoilt` does the rest."""
     if fault is None:
@@ -3827,7 +3816,13 @@ def strike(
         headers = (("Content-Type", fault.content_type), *_API_HEADERS)
         raise Instead(Response(fault.status or 200, fault.body, headers))
     if fault.status is not None:
-        raise fault_error(fault, submit, model)
+        raise fault_error(fault, moderation)
+
+
+def interfere(mock: VideoMock, request: Request, on: str, job: Job | None = None) -> None:
+    """Let the fault strike that hits this request: one of the server's, else its job's own."""
+    fault = mock.store.draw_fault(on, scope_of(request), request.note.epoch, job)
+    strike(mock, request, fault)
 
 
 def spoilt(response: Response, fault: Fault | None) -> Response:
@@ -3864,11 +3859,17 @@ def create_video(mock: VideoMock, request: Request) -> Response:
     if fixture is not None:
         request.note.fixture = fixture.name or None
 
-    strike(mock, request, fault, submit, model)
+    moderation = {
+        "reasons": ["violence"],
+        "flagged_input": submit.prompt[:100],
+        "provider_name": model.provider,
+        "model_slug": model.id,
+    }
+    strike(mock, request, fault, moderation)
     if fixture is None:
         raise _no_match_error(request, misses)
     if fixture.refusal is not None:
-        raise fault_error(fixture.refusal, submit, model)
+        raise fault_error(fixture.refusal, moderation)
     job = mock.add_job(request, submit, model, fixture, key=key, scope=scope)
     request.note.job_id = job.id
     wire = {
@@ -3896,25 +3897,29 @@ def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
     """Poll a job: its status, its URLs and cost once it completed, its error once it failed."""
     require_key(mock, request)
     job = mock.job_of(request, job_id)
-    strike(mock, request, mock.draw_fault("poll", request, job))
-    job, now = mock.poll(request, job_id)
+    interfere(mock, request, "poll", job)
+    look = mock.store.poll
+    if request.method == "HEAD":
+        look = mock.store.job  # which is no poll
+    job, now = look(job_id)
+    if job.callback_url:
+        mock.courier.wake()
     request.note.shown = status_at(job, now)
     return json_response(job_to_wire(job, now, mock.links(request)))
 
 
 def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Response:
     """Download an output: with the key, whole; or by a signed URL, without a key and by range."""
-    parameters = request.parameters
-    signed = "signature" in parameters
+    signed = "signature" in request.parameters
     if not signed:
         require_key(mock, request)
-    index = parse_index(parameters.get("index", ""))
+    index = index_of(request)
     if signed:
-        check_signature(mock.secret, job_id, index, parameters, mock.now())
+        check_signature(mock.secret, job_id, index, request.parameters, mock.now())
     job = mock.job_of(request, job_id)
     check_output(job, index, mock.now())
 
-    strike(mock, request, mock.draw_fault("content", request, job))
+    interfere(mock, request, "content", job)
     return clip_response(request, clip_of(job, index), _API_HEADERS, ranges=signed)
 
 
@@ -3925,14 +3930,19 @@ def check_output(job: Job, index: int, now: float) -> None:
         raise ApiError(409, f"Video content is not available: the job is {status.value}")
     if now >= expires_at(job):
         raise ApiError(410, "Video content is no longer available")
-    if index >= job.plan.outputs:
-        offer = f"({job.plan.outputs} videos available)"
+    check_index(index, job.plan.outputs)
+
+
+def check_index(index: int, outputs: int) -> None:
+    """Refuse the index of an output that a job never has."""
+    if index >= outputs:
+        offer = f"({outputs} videos available)"
         raise ApiError(400, f"Video index {index} out of range {offer}")
 
 
-def parse_index(text: str) -> int:
+def index_of(request: Request) -> int:
     """The query parameter `index`, coerced as JavaScript's Number does for what occurs."""
-    path = ("index",)
+    path, text = ("index",), request.parameters.get("index", "")
     if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?|", text):
         parts = {"expected": "number", "code": "invalid_type", "received": "NaN"}
         raise SchemaError(
@@ -3955,7 +3965,7 @@ _CATALOGUE_CACHE: Headers = (
 
 def list_video_models(mock: VideoMock, request: Request) -> Response:
     """List the video models, newest first; no key needed."""
-    strike(mock, request, mock.draw_fault("models", request))
+    interfere(mock, request, "models")
     models = [model.to_wire() for model in mock.store.loaded.models]
     return json_response({"data": models}, headers=_CATALOGUE_CACHE)
 
@@ -3980,14 +3990,16 @@ def list_models(mock: VideoMock, request: Request) -> Response:
         "links": {"next": None},
         "total_count": len(models),
     }
-    strike(mock, request, mock.draw_fault("models", request))
+    interfere(mock, request, "models")
     return json_response(wire, headers=_CATALOGUE_CACHE)
 
 
 # The rest of what SDK 1.3.84 insists on, and a video model has nothing to say about.
 _MODEL_OBJECT: Json = json.loads("""{
   "id": "", "canonical_slug": "", "hugging_face_id": null, "name": "", "created": 0,
-  "description": "", "context_length": 0, "architecture": {},
+  "description": "", "context_length": 0, "architecture": {"modality": "text->video",
+    "input_modalities": ["text"], "output_modalities": ["video"], "tokenizer": "Other",
+    "instruct_type": null},
   "pricing": {"prompt": "0", "completion": "0"},
   "top_provider": {"context_length": null, "max_completion_tokens": null, "is_moderated": false},
   "per_request_limits": null, "supported_parameters": [], "default_parameters": null,
@@ -4006,24 +4018,16 @@ _ENDPOINT: Json = json.loads("""{
 
 
 def _model_object(model: Model) -> Json:
-    inputs = ["text"]
+    wire = {key: value for key, value in model.to_wire().items() if key in _MODEL_OBJECT}
+    shape = dict(_MODEL_OBJECT["architecture"])
     if model.supported_frame_images:
-        inputs.append("image")
+        shape["modality"] = "text+image->video"
+        shape["input_modalities"] = ["text", "image"]
     return {
         **_MODEL_OBJECT,
-        "id": model.id,
-        "canonical_slug": model.canonical_slug,
-        "hugging_face_id": model.hugging_face_id,
-        "name": model.name,
-        "created": model.created,
+        **wire,
         "description": model.description or "",
-        "architecture": {
-            "modality": f"{'+'.join(inputs)}->video",
-            "input_modalities": inputs,
-            "output_modalities": ["video"],
-            "tokenizer": "Other",
-            "instruct_type": None,
-        },
+        "architecture": shape,
         "supported_parameters": ["seed"] * bool(model.seed),
         "links": {"details": f"{API}/models/{model.canonical_slug}/endpoints"},
     }
@@ -4066,7 +4070,7 @@ _KEY: Json = json.loads("""{
 def get_key(mock: VideoMock, request: Request) -> Response:
     """What the key has spent: the cost of its completed jobs."""
     label = require_key(mock, request)
-    strike(mock, request, mock.draw_fault("key", request))
+    interfere(mock, request, "key")
     periods = ("usage", "usage_daily", "usage_weekly", "usage_monthly")
     spent = dict.fromkeys(periods, mock.store.spent(label))
     data = {**_KEY, "label": label, **spent}
@@ -4104,15 +4108,10 @@ def get_generation(mock: VideoMock, request: Request) -> Response:
     """The accounting record of a completed job; as production's, not there at the first lookup."""
     require_key(mock, request)
     job_id = request.parameters.get("id", "")
-    not_found = ApiError(404, f"Generation {job_id} not found")
-    try:
-        job = mock.job_of(request, job_id)
-    except ApiError:
-        raise not_found from None
-
-    strike(mock, request, mock.draw_fault("generation", request, job))
+    job = mock.job_of(request, job_id, "Generation")
+    interfere(mock, request, "generation", job)
     if not mock.store.looked_up(job):
-        raise not_found
+        raise ApiError(404, f"Generation {job_id} not found")
     milliseconds = round((job.ends_at - job.created_at) * 1000)
     data = {
         **_GENERATION,
@@ -4281,7 +4280,7 @@ class Recorder:
     def pass_on(self, request: Request, job_id: str) -> Response:
         """The upstream's answer with URLs on the mock's origin; 502 if there is none."""
         route = request.note.route
-        index = parse_index(request.parameters.get("index", ""))
+        index = index_of(request)
         url = self._mock.config.upstream.rstrip("/") + request.url.removeprefix(API)
         sent = request.headers.items()
         headers = {k: v for k, v in sent if not re.fullmatch(_UNSENT_HEADERS, k)}
@@ -4908,13 +4907,12 @@ def request_to_wire(request: Request) -> Json:
         **{name: getattr(note, name) for name in ("status", "job_id", "fixture", "fault")},
         "scope": scope_of(request),
         "ms": round(note.ms, 3),
-        "closest": json_copy(note.closest),
-        **{name: getattr(note, name) for name in ("error", "hint") if getattr(note, name)},
     }
+    for name in ("closest", "error", "hint"):
+        if getattr(note, name) is not None:
+            wire[name] = json_copy(getattr(note, name))
     if request.refusal:
         wire["refused"] = request.refusal.message
-    if note.closest is None:
-        del wire["closest"]
     return wire
 
 
@@ -4956,11 +4954,6 @@ _ARGUMENTS: dict[str, Json] = json.loads("""{
 _NOTHING: Json = {"type": "object", "properties": {}}
 
 
-def control_response(value: Any, status: int = 200) -> Response:
-    """JSON without the API's headers: no page of another origin is let in."""
-    return Response(status, to_json(value), _JSON)
-
-
 def control_route(
     method: Callable[..., Any], key: str, status: int = 200, **defaults: Any
 ) -> Handler:
@@ -4990,7 +4983,11 @@ def control_route(
             answer = method(mock, *positional, **{**defaults, **parameters})
         except ValueError as error:
             raise SetupError(str(error)) from None
-        return control_response({key: answer} if key else answer, status)
+        if key:
+            answer = {key: answer}
+        return Response(
+            status, to_json(answer), _JSON
+        )  # no page of another origin is let in
 
     handle.__doc__ = method.__doc__
     return handle
@@ -5006,14 +5003,8 @@ def _json_body(request: Request) -> Any:
 def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
     """A job's clip without a key and with ranges, whatever the job's status, for players."""
     job, _ = mock.store.job(job_id)
-    index, outputs = (
-        parse_index(request.parameters.get("index", "")),
-        max(1, job.plan.outputs),
-    )
-    if index >= outputs:
-        raise ApiError(
-            400, f"Video index {index} out of range ({outputs} videos available)"
-        )
+    index = index_of(request)
+    check_index(index, max(1, job.plan.outputs))
     return clip_response(request, clip_of(job, index), (), ranges=True)
 
 
@@ -5442,9 +5433,7 @@ class VideoMock:
                     f"X-Forwarded-Host {forwarded!r} cannot be a host, passed over"
                 )
             scheme = get("x-forwarded-proto") or self.scheme
-            origin = origin_of(
-                get("host", "localhost"), get("x-forwarded-host", ""), scheme
-            )
+            origin = origin_of(get("host", "localhost"), forwarded, scheme)
         return Links(origin, self.secret, self.config.relative_polling_url)
 
     @property
@@ -5458,24 +5447,13 @@ class VideoMock:
         if reason:
             self.notice(printable(f"fixtures not reloaded: {reason}"))
 
-    def draw_fault(self, on: str, request: Request, job: Job | None = None) -> Fault | None:
-        """The fault that hits this request: one of the server's, else its job's own."""
-        return self.store.draw_fault(on, scope_of(request), request.note.epoch, job)
-
-    def job_of(self, request: Request, job_id: str) -> Job:
+    def job_of(self, request: Request, job_id: str, what: str = "Job") -> Job:
         """The job that a request is about, which its journal entry names; ApiError 404 for none."""
-        job, _ = self.store.job(job_id, or_latest=False)
+        job = self.store.find_job(job_id)
+        if job is None:
+            raise ApiError(404, f"{what} {job_id} not found")
         request.note.job_id, request.note.fixture = job.id, job.fixture
         return job
-
-    def poll(self, request: Request, job_id: str) -> tuple[Job, float]:
-        """The job after a poll, and the time of it; HEAD only looks."""
-        if request.method == "HEAD":
-            return self.store.job(job_id, or_latest=False)
-        job, now = self.store.poll(job_id)
-        if job.callback_url:
-            self.courier.wake()
-        return job, now
 
     def add_job(
         self,
@@ -5578,13 +5556,11 @@ class VideoMock:
 
         >>> added = mock.add_fault({"on": "poll", "status": 503, "times": 1})
         """
-        values = [
-            (path, json_copy(value, path)) for path, value in _numbered("fault", fault)
-        ]
+        values = _numbered("fault", fault)
         self.store.add_faults(
             [(fault_from_json(value, path), value) for path, value in values]
         )
-        return [json_copy(value, path) for path, value in values]
+        return [json_copy(value) for _, value in values]
 
     def clear_faults(self) -> list[Json]:
         """Forget the faults that were given to the server, those of the command line too.
@@ -5671,30 +5647,27 @@ class VideoMock:
         _check_limit(limit)
         if job_id == "latest":
             job_id = self.store.job("latest")[0].id
-        statuses = (None, str(status))
+        if method is not None:
+            method = method.upper()
+        if status is not None:
+            status = str(status)
 
         def wanted(request: Request) -> bool:
-            url, answered = request.url, str(request.note.status or "closed")
+            answered = str(request.note.status or "closed")
             return (
-                (method is None or request.method == method.upper())
-                and (path is None or url.startswith((path, API + path)))
-                and (
-                    status is None or answered in statuses or f"{answered[0]}xx" in statuses
-                )
-                and (job_id is None or request.note.job_id == job_id)
-                and (scope is None or scope_of(request) == scope)
+                method in (None, request.method)
+                and request.url.startswith((path or "", f"{API}{path}"))
+                and status in (None, answered, f"{answered[0]}xx")
+                and job_id in (None, request.note.job_id)
+                and scope in (None, scope_of(request))
             )
 
+        found: Iterable[Request] = filter(wanted, self.store.newest_requests(since))
         if wait:
             key = (method, path, status, job_id, scope, since)
             found = self.store.wait_for_requests(wanted, key, since, count, wait)[::-1]
-        else:
-            newest = filter(wanted, self.store.newest_requests(since))
-            found = list(
-                itertools.islice(newest, None if limit is None else offset + limit)
-            )
-        stop = None if limit is None else offset + limit
-        return [request_to_wire(request) for request in found[offset:stop][::-1]]
+        chosen = itertools.islice(found, offset, limit and offset + limit)
+        return [request_to_wire(request) for request in chosen][::-1]
 
     def wait_for_request(
         self, *, count: int = 1, timeout: float = 5.0, **filters: Any
