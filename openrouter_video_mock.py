@@ -75,7 +75,6 @@ import types
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from http.server import ThreadingHTTPServer
 from typing import Any, Literal, NamedTuple, TextIO
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -394,10 +393,10 @@ class Config(NamedTuple):
 # Per setting its schema; `repeats`: one value or several; `help` and `metavar` are for the
 # command line.
 SETTINGS: dict[str, Json] = json.loads("""{
-  "port": {"type": "int", "minimum": 0, "maximum": 65535, "metavar": "PORT",
+  "port": {"type": "int", "short": ["-p"], "minimum": 0, "maximum": 65535, "metavar": "PORT",
     "help": "port to listen on, 0 = any free one"},
   "host": {"type": "string", "metavar": "HOST", "help": "address to listen on"},
-  "fixtures": {"repeats": true, "metavar": "PATH",
+  "fixtures": {"repeats": true, "metavar": "PATH", "short": ["-f"],
     "help": "fixture file or folder, repeatable (default: fixtures.json beside this)"},
   "polls": {"type": "array", "items": {"type": "int", "minimum": 0}, "metavar": "P,I",
     "say": "two whole numbers, for pending and in_progress, such as 1,2",
@@ -3796,10 +3795,6 @@ def fault_error(fault: Fault, moderation: Json | None = None) -> ApiError:
 class Instead(Exception):
     """Leaves a handler with what a fault answers instead of the work."""
 
-    def __init__(self, response: Response) -> None:
-        super().__init__()
-        self.response = response
-
 
 def strike(
     mock: VideoMock, request: Request, fault: Fault | None, moderation: Json | None = None
@@ -3843,7 +3838,9 @@ def create_video(mock: VideoMock, request: Request) -> Response:
     if len(request.body) <= _SMALL_BODY:
         read = _remembered_request
     submit = read(request.body, mock.config.callback_host)
-    mock.reload_fixtures()
+    outdated = mock.store.reload_if_edited()
+    if outdated:
+        mock.notice(printable(f"fixtures not reloaded: {outdated}"))
     model = mock.store.find_model(submit.model)
     if model is None:
         raise ApiError(400, f"{shorten(submit.model)} is not a valid model ID")
@@ -3917,20 +3914,16 @@ def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Respons
     if signed:
         check_signature(mock.secret, job_id, index, request.parameters, mock.now())
     job = mock.job_of(request, job_id)
-    check_output(job, index, mock.now())
-
-    interfere(mock, request, "content", job)
-    return clip_response(request, clip_of(job, index), _API_HEADERS, ranges=signed)
-
-
-def check_output(job: Job, index: int, now: float) -> None:
-    """Refuse an output that is not there yet, any more, or at all."""
+    now = mock.now()
     status = status_at(job, now)
     if status is not Status.COMPLETED:
         raise ApiError(409, f"Video content is not available: the job is {status.value}")
     if now >= expires_at(job):
         raise ApiError(410, "Video content is no longer available")
     check_index(index, job.plan.outputs)
+
+    interfere(mock, request, "content", job)
+    return clip_response(request, clip_of(job, index), _API_HEADERS, ranges=signed)
 
 
 def check_index(index: int, outputs: int) -> None:
@@ -4337,7 +4330,7 @@ class Recorder:
         if route == "list_video_models" and answer.status == 200:
             known = MODEL_SCHEMA["properties"]
             models = [{k: m[k] for k in m if k in known} for m in value.get("data") or ()]
-            self._write_json("models.json", {"models": models})
+            self._write("models.json", {"models": models})
         elif route == "create_video" and match and answer.status < 300:
             self._jobs[str(value.get("id"))] = (json.dumps(match), now)
         elif route == "create_video" and match:
@@ -4370,19 +4363,18 @@ class Recorder:
 
     def _keep(self, fixture: Json) -> None:  # self._lock is held
         self._fixtures[json.dumps(fixture["match"])] = fixture
-        self._write_json("recorded.json", {"fixtures": list(self._fixtures.values())})
+        self._write("recorded.json", {"fixtures": list(self._fixtures.values())})
 
     def _differ(self, found: Iterable[str]) -> None:
         with self._lock:
             fresh = [text for text in dict.fromkeys(found) if text not in self.differences]
             if fresh:
                 self.differences += fresh
-                self._write_json("differences.json", {"_differences": self.differences})
+                self._write("differences.json", {"_differences": self.differences})
 
-    def _write_json(self, name: str, value: Json) -> None:  # self._lock is held
-        self._write(name, json.dumps(value, indent=2, ensure_ascii=False).encode())
-
-    def _write(self, name: str, data: bytes) -> bool:  # self._lock is held
+    def _write(self, name: str, data: Any) -> bool:  # self._lock is held
+        if not isinstance(data, bytes):
+            data = json.dumps(data, indent=2, ensure_ascii=False).encode()
         path = os.path.join(self._folder, name)
         try:
             os.makedirs(self._folder, exist_ok=True)
@@ -4457,10 +4449,10 @@ class Finding(NamedTuple):
     rule: str
     level: str  # error = costs money or fails in production; warning = will hurt; note
     text: str
-    job_id: str | None = None
-    requests: tuple[int, ...] = ()  # seq numbers in the journal
-    scope: str | None = None
-    so_far: bool = False  # as of now: what the client does next may settle it
+    job_id: str | None
+    requests: tuple[int, ...]  # seq numbers in the journal
+    scope: str | None
+    so_far: bool  # as of now: what the client does next may settle it
 
 
 Seen = tuple[str, str, list["Request"]]  # the rule, the text, the requests that show it
@@ -4955,9 +4947,9 @@ _NOTHING: Json = {"type": "object", "properties": {}}
 
 
 def control_route(
-    method: Callable[..., Any], key: str, status: int = 200, **defaults: Any
+    method: Callable[..., Any], key: str = "", status: int = 200, **defaults: Any
 ) -> Handler:
-    """A handler that calls a method of the mock, and answers {key: what that returns}.
+    """A handler that calls a method of the mock; answers {key: what it returns}, or that alone.
 
     Its arguments are the query's or the body's keys; a method of which no keys are listed
     takes the whole body, if there is one.
@@ -4971,7 +4963,10 @@ def control_route(
             parameters[name] = from_text(schema["properties"].get(name, {}), text)
         positional = [*groups.values()]
         if request.body:
-            body = _json_body(request)
+            try:
+                body = parse_json(request.body)
+            except ValueError as error:
+                raise SetupError(f"body: not JSON: {error}") from None
             if schema is _NOTHING:
                 positional.append(body)
             else:
@@ -4991,13 +4986,6 @@ def control_route(
 
     handle.__doc__ = method.__doc__
     return handle
-
-
-def _json_body(request: Request) -> Any:
-    try:
-        return parse_json(request.body)
-    except ValueError as error:
-        raise SetupError(f"body: not JSON: {error}") from None
 
 
 def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
@@ -5337,7 +5325,7 @@ class VideoMock:
         try:
             response = self._answer(request, is_control)
         except Instead as instead:
-            response = instead.response
+            response = instead.args[0]
         except ApiError as error:
             # A refusal stays in the journal: not so the frames, and with them the bodies, that
             # it went through.
@@ -5440,12 +5428,6 @@ class VideoMock:
     def scheme(self) -> str:
         """http, or https with a certificate."""
         return "https" if self.config.cert else "http"
-
-    def reload_fixtures(self) -> None:
-        """Take edited fixture files over; if they became invalid, keep the old and say why."""
-        reason = self.store.reload_if_edited()
-        if reason:
-            self.notice(printable(f"fixtures not reloaded: {reason}"))
 
     def job_of(self, request: Request, job_id: str, what: str = "Job") -> Job:
         """The job that a request is about, which its journal entry names; ApiError 404 for none."""
@@ -5615,8 +5597,8 @@ class VideoMock:
         """
         _check_limit(limit)
         jobs = self.store.jobs(lambda job: scope in (None, job.scope), offset, limit)
-        by_job: dict[str, list[Delivery]] = {job.id: [] for job in jobs}
-        for delivery in self.courier.deliveries(by_job):
+        by_job = defaultdict(list)
+        for delivery in self.courier.deliveries({job.id for job in jobs}):
             by_job[delivery.job.id].append(delivery)
         now = self.now()
         return [job_to_control(job, now, by_job[job.id]) for job in jobs]
@@ -5722,10 +5704,14 @@ class VideoMock:
         >>> [finding["rule"] for finding in mock.findings(level="error")]
         ['abandoned']
         """
-        wanted = {"rule": rule, "level": level, "job_id": job_id, "scope": scope}
-        asked = {key: value for key, value in wanted.items() if value is not None}
-        found = [finding._asdict() for finding in findings_of(self)]
-        return [finding for finding in found if asked.items() <= finding.items()]
+        return [
+            finding._asdict()
+            for finding in findings_of(self)
+            if rule in (None, finding.rule)
+            and level in (None, finding.level)
+            and job_id in (None, finding.job_id)
+            and scope in (None, finding.scope)
+        ]
 
     def trial_verdict(self, succeeded: bool, stopped_after: float = 0) -> Json:
         """Whether the client passes this mock's trial; AssertionError with the reason if not.
@@ -5787,12 +5773,12 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", rf"{API}/chat/completions", refuse_chat),
     ("OPTIONS", rf"{API}(?:/.*)?", answer_preflight),
     ("GET", "/", status_page),
-    ("GET", "/health", control_route(VideoMock.health, "")),
-    ("GET", rf"{CONTROL}/health", control_route(VideoMock.health, "")),
+    ("GET", "/health", control_route(VideoMock.health)),
+    ("GET", rf"{CONTROL}/health", control_route(VideoMock.health)),
     ("GET", rf"{CONTROL}/requests", control_route(VideoMock.requests, "requests")),
     ("GET", rf"{CONTROL}/jobs", control_route(VideoMock.jobs, "jobs", limit=100)),
-    ("GET", rf"{CONTROL}/jobs/{JOB}", control_route(VideoMock.job, "")),
-    ("PATCH", rf"{CONTROL}/jobs/{JOB}", control_route(VideoMock.finish, "")),
+    ("GET", rf"{CONTROL}/jobs/{JOB}", control_route(VideoMock.job)),
+    ("PATCH", rf"{CONTROL}/jobs/{JOB}", control_route(VideoMock.finish)),
     ("GET", rf"{CONTROL}/jobs/{JOB}/clip", control_clip),
     ("GET", rf"{CONTROL}/findings", control_route(VideoMock.findings, "findings")),
     ("GET", rf"{CONTROL}/fixtures", control_route(VideoMock.fixtures, "fixtures")),
@@ -5803,7 +5789,7 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("GET", rf"{CONTROL}/time", control_route(VideoMock.now, "now")),
     ("POST", rf"{CONTROL}/time", control_route(VideoMock.advance, "now")),
     ("GET", rf"{CONTROL}/webhooks", control_route(VideoMock.webhooks, "webhooks")),
-    ("POST", rf"{CONTROL}/reset", control_route(VideoMock.reset, "")),
+    ("POST", rf"{CONTROL}/reset", control_route(VideoMock.reset)),
 ]
 
 
@@ -6037,22 +6023,18 @@ class _Adapter(socketserver.BaseRequestHandler):
     deadline = math.inf
     sending = False  # an answer; else a reader is left able to answer 408
 
-    def setup(self) -> None:
-        self.server.connections.add(self)
-
-    def finish(self) -> None:
-        self.server.connections.discard(self)
-
     def handle(self) -> None:
         """Answer requests until one of both has had enough."""
-        with contextlib.suppress(OSError):  # gone already
-            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.server.connections.add(self)
         try:
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while self.serve_one():
                 pass
             self.linger()
         except OSError as error:
-            self.server.debug(f"{self.client_address[0]} went away: {error!r}")
+            self.server.mock.debug(f"{self.client_address[0]} went away: {error!r}")
+        finally:
+            self.server.connections.discard(self)
 
     def serve_one(self) -> bool:
         """Read one request and answer it; whether another may follow on this connection."""
@@ -6064,9 +6046,7 @@ class _Adapter(socketserver.BaseRequestHandler):
             refusal = error
         self.deadline = math.inf
         note = Note()
-        request = Request(
-            head.method, head.path, head.query, head.headers, body, note, refusal
-        )
+        request = Request(*head[:4], body, note, refusal)
         response = self.server.mock.handle(request)
         if response.dropped:
             note.delivered = False
@@ -6267,35 +6247,33 @@ def _answer_head(
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(socketserver.ThreadingTCPServer):
     """Accepts connections, each of which gets a thread; its own thread watches their deadlines."""
 
     request_queue_size = 1024  # a burst of connections waits instead of being refused
     allow_reuse_address = os.name != "nt"  # where it would hide a busy port
 
-    def __init__(self, mock: VideoMock, debug: Callable[[str], None]) -> None:
+    def __init__(self, mock: MockServer) -> None:
         config = mock.config
         self.mock = mock
-        self.debug = debug
         self.max_body_bytes = int(config.max_body_mb * 1_000_000)
         self.connections: set[_Adapter] = set()
         self.threads = Threads("connection", mock.report)
         self._next_look = 0.0
         self._tls = None
         if config.cert:
-            self._tls = _tls_context(config)
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            try:
+                self._tls.load_cert_chain(config.cert, config.key or None)
+            except (OSError, ValueError) as error:
+                raise SetupError(f"cert: {config.cert}: {error}") from None
         if ":" in config.host:
             self.address_family = socket.AF_INET6
         try:
             super().__init__((config.host, config.port), _Adapter)
         except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            text = f"cannot listen on {config.host}:{config.port}: {reason}"
+            text = f"cannot listen on {config.host}:{config.port}: {reason_of(error)}"
             raise OSError(getattr(error, "errno", None), text) from None
-
-    def server_bind(self) -> None:
-        # Not HTTPServer's, which asks the DNS for a name; that can take seconds.
-        socketserver.TCPServer.server_bind(self)
 
     def get_request(self) -> Any:
         try:
@@ -6320,7 +6298,7 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
         if isinstance(error, OSError):
-            self.debug(f"connection lost: {error}")
+            self.mock.debug(f"connection lost: {error}")
         elif error is not None:
             self.mock.report(error)
 
@@ -6346,13 +6324,9 @@ class _Server(ThreadingHTTPServer):
         self.threads.join(5.0)
 
 
-def _tls_context(config: Config) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(config.cert, config.key or None)
-    except (OSError, ValueError) as error:
-        raise SetupError(f"cert: {config.cert}: {error}") from None
-    return context
+def reason_of(error: Exception) -> str:
+    """What went wrong, without the number that an OSError begins with."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 class MockServer(VideoMock):
@@ -6389,7 +6363,7 @@ class MockServer(VideoMock):
         if self.stopping.is_set():
             raise RuntimeError("the mock has been stopped: make another one")
         if self._server is None:
-            self._server = _Server(self, self.debug)
+            self._server = _Server(self)
             self._process_id = os.getpid()
             self._thread = threading.Thread(
                 target=self._server.serve_forever, name="openrouter_video_mock", daemon=True
@@ -6470,7 +6444,6 @@ def pytest_configure(config: Any) -> None:
 # the start, 2 for wrong usage.
 
 _ENVIRONMENT = "OPENROUTER_VIDEO_MOCK_"
-_SHORT_FLAGS = {"port": ["-p"], "fixtures": ["-f"], "quiet": ["-q"], "verbose": ["-v"]}
 _DEFAULT_PORT = 8080
 COMMANDS: dict[str, Json] = json.loads("""{
   "validate": {"type": "boolean",
@@ -6490,8 +6463,8 @@ COMMANDS: dict[str, Json] = json.loads("""{
     "help": "trials at once (default: the number of cores)"},
   "report": {"type": "string", "metavar": "FILE",
     "help": "with --trial: write the verdicts as JSON"},
-  "quiet": {"type": "boolean", "help": "no line per request"},
-  "verbose": {"type": "boolean", "help": "a line for lost connections too"}
+  "quiet": {"type": "boolean", "short": ["-q"], "help": "no line per request"},
+  "verbose": {"type": "boolean", "short": ["-v"], "help": "a line for lost connections too"}
 }""")  # like SETTINGS, for what is no setting of a mock
 _EXAMPLES = f"""Every flag has a twin in the environment, such as {_ENVIRONMENT}PORT=9000;
 repeatable ones are separated by commas there, and {_ENVIRONMENT}FAULT is a JSON object or list.
@@ -6522,7 +6495,7 @@ def build_parser() -> Any:
     )
     defaults = Config(port=_DEFAULT_PORT)._asdict()
     for name, option in OPTIONS.items():
-        flags = [*_SHORT_FLAGS.get(name, ()), _flag(name)]
+        flags = [*option.get("short", ()), _flag(name)]
         if "metavar" not in option:
             parser.add_argument(*flags, action="store_true", help=option["help"])
             continue
@@ -6549,10 +6522,11 @@ def _environment_flags(environment: Mapping[str, str]) -> list[str]:
         option = OPTIONS[name]
         if "metavar" not in option:
             flags += [_flag(name)] * (text.lower() not in ("0", "false", "no"))
-        elif option.get("repeats") and name != "fault":
-            flags += [f"{_flag(name)}={part}" for part in text.split(",")]
-        else:
-            flags.append(f"{_flag(name)}={text}")
+            continue
+        parts = [text]
+        if option.get("repeats") and name != "fault":
+            parts = text.split(",")
+        flags += [f"{_flag(name)}={part}" for part in parts]
     return flags
 
 
@@ -6562,18 +6536,16 @@ def read_settings(
     """Settings and commands: of the command line, else of the environment.  Exit 2 for bad ones."""
     parser = build_parser()
     given: Json = {}
-    command: list[str] = []
     try:
         given = vars(parser.parse_args(_environment_flags(environment)))
         given.update(vars(parser.parse_args(argv)))
-        command = given.pop("command", [])
-        for name, text in given.items():
-            option = OPTIONS[name]
+        for name in [name for name in OPTIONS if name in given]:
+            option, text = OPTIONS[name], given[name]
             if option.get("repeats"):
                 values = [from_text(option, part) for part in text]
                 # --fault takes a list as well
                 given[name] = [v for value in values for v in _as_list(value)]
-            elif isinstance(text, str):
+            else:
                 given[name] = from_text(option, text)
             if name not in COMMANDS:
                 given[name] = checked_setting(name, given[name], _flag(name))
@@ -6581,12 +6553,12 @@ def read_settings(
                 checked(option, given[name], _flag(name))
     except SetupError as error:
         parser.error(str(error))
-    commands = {name: given.pop(name, None) for name in COMMANDS}
+    commands = {name: given.pop(name, None) for name in (*COMMANDS, "command")}
     if commands["wait"] is not None and not commands["check"]:
         parser.error("--wait goes with --check")
-    if bool(command) != bool(commands["trial"]):
+    if bool(commands["command"]) != bool(commands["trial"]):
         parser.error("--trial goes with a command: --trial -- node my_client.mjs")
-    return {"port": _DEFAULT_PORT, **given}, {**commands, "command": command}
+    return {"port": _DEFAULT_PORT, **given}, commands
 
 
 def main(
@@ -6619,19 +6591,14 @@ def main(
                 server.debug = log.say_soon
             server.notice = log.say_soon
             server.start()
-        except SetupError as error:
-            log.say(printable(str(error)))
-            return 1
-        except OSError as error:
-            log.say(error.strerror)
+        except (SetupError, OSError) as error:
+            log.say(printable(reason_of(error)))
             return 1
         try:
             for note in (*server.store.loaded.notes, server.store.loaded.catalogue):
                 log.say(printable(note))
-            if server.config.record:
-                where = (
-                    f"{server.config.upstream} with the client's key: that costs real money"
-                )
+            if config.record:
+                where = f"{config.upstream} with the client's key: that costs real money"
                 log.say(printable(f"recording: what no fixture takes goes to {where}"))
             _serve(server, out, commands["until_stdin_closes"])
         finally:
@@ -6677,9 +6644,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _serve(server: MockServer, out: TextIO, until_stdin_closes: bool) -> None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # stdout may be closed
-        out.write(f"openrouter_video_mock listening on {server.url}\n")
-        out.flush()
+    _print(f"openrouter_video_mock listening on {server.url}", out)
     gc.freeze()  # nothing here makes cycles: looking for them among 10,000 jobs lengthens the tails
     gc.set_threshold(100_000)
     if until_stdin_closes:
@@ -6711,9 +6676,9 @@ def run_trials(
         for row in pool.map(run, names):
             rows.append(row)
             for line in _trial_lines(row, out.isatty()):
-                print(line, file=out, flush=True)
+                _print(line, out)
     except (SetupError, OSError) as error:
-        say(f"{commands['command'][0]}: {getattr(error, 'strerror', None) or error}")
+        say(f"{commands['command'][0]}: {reason_of(error)}")
         return 1
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -6721,9 +6686,9 @@ def run_trials(
             _end_group(group)
     failed = [row["trial"] for row in rows if not row["passed"]]
     summary = f"{len(rows) - len(failed)} of {len(rows)} passed"
-    print(
-        f"{summary}{'; failed: ' * bool(failed)}{', '.join(failed)}", file=out, flush=True
-    )
+    if failed:
+        summary += f"; failed: {', '.join(failed)}"
+    _print(summary, out)
     if commands["report"]:
         with open(commands["report"], "w", encoding="utf-8") as file:
             json.dump(rows, file, indent=2)
@@ -6758,10 +6723,11 @@ def _run_trial(
             start_new_session=True,
         )
         running.add(process.pid)
+        status: int | None = None
         try:
-            status: int | None = process.wait(timeout)
+            status = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            status, stopped_after = None, timeout
+            stopped_after = timeout
         _end_group(process.pid)
         process.wait()
         running.discard(process.pid)
@@ -6807,12 +6773,13 @@ def validate(config: Config, out: TextIO, say: Callable[[str], None]) -> int:
         return 1
     for note in loaded.notes:
         say(printable(note))
-    with contextlib.suppress(
-        OSError, ValueError, AttributeError
-    ):  # stdout may be closed or full
-        out.write(f"ok: {len(loaded.fixtures)} fixtures, {loaded.catalogue}\n")
-        out.flush()
+    _print(f"ok: {len(loaded.fixtures)} fixtures, {loaded.catalogue}", out)
     return 0
+
+
+def _print(line: str | None, stream: TextIO | None) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, full or none
+        print(line, file=stream, flush=True)
 
 
 class _Log:
@@ -6830,10 +6797,7 @@ class _Log:
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
 
     def say(self, line: str | None) -> None:
-        with contextlib.suppress(
-            OSError, ValueError, AttributeError
-        ):  # whoever read it has gone
-            print(line, file=self._stream, flush=True)
+        _print(line, self._stream)
 
     def say_soon(self, line: str | None) -> None:
         with contextlib.suppress(queue.Full):
@@ -6858,9 +6822,8 @@ def check_health(config: Config, wait: float, say: Callable[[str], None]) -> int
     while True:
         connection = http.client.HTTPConnection(host, config.port, timeout=2)
         if config.cert:  # its own, so there is nothing to verify it by
-            context = ssl._create_unverified_context()
             connection = http.client.HTTPSConnection(
-                host, config.port, timeout=2, context=context
+                host, config.port, timeout=2, context=ssl._create_unverified_context()
             )
         reason = "something else answers there"
         try:
