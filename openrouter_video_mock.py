@@ -72,10 +72,9 @@ import sys
 import threading
 import time
 import types
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from http.server import ThreadingHTTPServer
 from typing import Any, Literal, NamedTuple, TextIO
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -388,10 +387,10 @@ class Config(NamedTuple):
 # Per setting its schema; `repeats`: one value or several; `help` and `metavar` are for the
 # command line.
 SETTINGS: dict[str, Json] = json.loads("""{
-  "port": {"type": "int", "minimum": 0, "maximum": 65535, "metavar": "PORT",
+  "port": {"type": "int", "short": ["-p"], "minimum": 0, "maximum": 65535, "metavar": "PORT",
     "help": "port to listen on, 0 = any free one"},
   "host": {"type": "string", "metavar": "HOST", "help": "address to listen on"},
-  "fixtures": {"repeats": true, "metavar": "PATH",
+  "fixtures": {"repeats": true, "metavar": "PATH", "short": ["-f"],
     "help": "fixture file or folder, repeatable (default: fixtures.json beside this)"},
   "polls": {"type": "array", "items": {"type": "int", "minimum": 0}, "metavar": "P,I",
     "say": "two whole numbers, for pending and in_progress, such as 1,2",
@@ -3607,19 +3606,12 @@ def require_key(mock: VideoMock, request: Request) -> str:
     return key_label(key)
 
 
-def fault_error(
-    fault: Fault, submit: VideoRequest | None = None, model: Model | None = None
-) -> ApiError:
+def fault_error(fault: Fault, moderation: Json | None = None) -> ApiError:
     """The refusal that a fixture or fault orders, with what production adds to this status."""
     status, metadata, seconds = fault.status or 500, fault.metadata, fault.retry_after
     headers: Headers = ()
-    if status == 403 and metadata is None and submit and model:
-        metadata = {
-            "reasons": ["violence"],
-            "flagged_input": submit.prompt[:100],
-            "provider_name": model.provider,
-            "model_slug": model.id,
-        }
+    if status == 403 and metadata is None:
+        metadata = moderation
     if status == 429:
         if metadata is None:
             metadata = {"error_type": "rate_limit_exceeded"}
@@ -3638,17 +3630,9 @@ def fault_error(
 class Instead(Exception):
     """Leaves a handler with what a fault answers instead of the work."""
 
-    def __init__(self, response: Response) -> None:
-        super().__init__()
-        self.response = response
-
 
 def strike(
-    mock: VideoMock,
-    request: Request,
-    fault: Fault | None,
-    submit: VideoRequest | None = None,
-    model: Model | None = None,
+    mock: VideoMock, request: Request, fault: Fault | None, moderation: Json | None = None
 ) -> None:
     """Let a fault do what it does before the work, or instead of it; `spoilt` does the rest."""
     if fault is None:
@@ -3662,7 +3646,13 @@ def strike(
         headers = (("Content-Type", fault.content_type), *_API_HEADERS)
         raise Instead(Response(fault.status or 200, fault.body, headers))
     if fault.status is not None:
-        raise fault_error(fault, submit, model)
+        raise fault_error(fault, moderation)
+
+
+def interfere(mock: VideoMock, request: Request, on: str, job: Job | None = None) -> None:
+    """Let the fault strike that hits this request: one of the server's, else its job's own."""
+    fault = mock.store.draw_fault(on, scope_of(request), request.note.epoch, job)
+    strike(mock, request, fault)
 
 
 def spoilt(response: Response, fault: Fault | None) -> Response:
@@ -3683,7 +3673,9 @@ def create_video(mock: VideoMock, request: Request) -> Response:
     if len(request.body) <= _SMALL_BODY:
         read = _remembered_request
     submit = read(request.body, mock.config.callback_host)
-    mock.reload_fixtures()
+    outdated = mock.store.reload_if_edited()
+    if outdated:
+        mock.notice(printable(f"fixtures not reloaded: {outdated}"))
     model = mock.store.find_model(submit.model)
     if model is None:
         raise ApiError(400, f"{shorten(submit.model)} is not a valid model ID")
@@ -3699,11 +3691,17 @@ def create_video(mock: VideoMock, request: Request) -> Response:
     if fixture is not None:
         request.note.fixture = fixture.name or None
 
-    strike(mock, request, fault, submit, model)
+    moderation = {
+        "reasons": ["violence"],
+        "flagged_input": submit.prompt[:100],
+        "provider_name": model.provider,
+        "model_slug": model.id,
+    }
+    strike(mock, request, fault, moderation)
     if fixture is None:
         raise _no_match_error(request, misses)
     if fixture.plan.refusal is not None:
-        raise fault_error(fixture.plan.refusal, submit, model)
+        raise fault_error(fixture.plan.refusal, moderation)
     job = mock.add_job(request, submit, model, fixture, key=key, scope=scope)
     request.note.job_id = job.id
     wire = {
@@ -3731,43 +3729,48 @@ def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
     """Poll a job: its status, its URLs and cost once it completed, its error once it failed."""
     require_key(mock, request)
     job = mock.job_of(request, job_id)
-    strike(mock, request, mock.draw_fault("poll", request, job))
-    job, now = mock.poll(request, job_id)
+    interfere(mock, request, "poll", job)
+    look = mock.store.poll
+    if request.method == "HEAD":
+        look = mock.store.job  # which is no poll
+    job, now = look(job_id)
+    if job.callback_url:
+        mock.courier.wake()
     request.note.shown = status_at(job, now)
     return json_response(job_to_wire(job, now, mock.links(request)))
 
 
 def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Response:
     """Download an output: with the key, whole; or by a signed URL, without a key and by range."""
-    parameters = request.parameters
-    signed = "signature" in parameters
+    signed = "signature" in request.parameters
     if not signed:
         require_key(mock, request)
-    index = parse_index(parameters.get("index", ""))
+    index = index_of(request)
     if signed:
-        check_signature(mock.secret, job_id, index, parameters, mock.now())
+        check_signature(mock.secret, job_id, index, request.parameters, mock.now())
     job = mock.job_of(request, job_id)
-    check_output(job, index, mock.now())
-
-    strike(mock, request, mock.draw_fault("content", request, job))
-    return clip_response(request, clip_of(job, index), _API_HEADERS, ranges=signed)
-
-
-def check_output(job: Job, index: int, now: float) -> None:
-    """Refuse an output that is not there yet, any more, or at all."""
+    now = mock.now()
     status = status_at(job, now)
     if status is not Status.COMPLETED:
         raise ApiError(409, f"Video content is not available: the job is {status.value}")
     if now >= expires_at(job):
         raise ApiError(410, "Video content is no longer available")
-    if index >= job.plan.outputs:
-        offer = f"({job.plan.outputs} videos available)"
+    check_index(index, job.plan.outputs)
+
+    interfere(mock, request, "content", job)
+    return clip_response(request, clip_of(job, index), _API_HEADERS, ranges=signed)
+
+
+def check_index(index: int, outputs: int) -> None:
+    """Refuse the index of an output that a job never has."""
+    if index >= outputs:
+        offer = f"({outputs} videos available)"
         raise ApiError(400, f"Video index {index} out of range {offer}")
 
 
-def parse_index(text: str) -> int:
+def index_of(request: Request) -> int:
     """The query parameter `index`, coerced as JavaScript's Number does for what occurs."""
-    path = ("index",)
+    path, text = ("index",), request.parameters.get("index", "")
     if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?|", text):
         parts = {"expected": "number", "code": "invalid_type", "received": "NaN"}
         raise SchemaError(
@@ -3790,7 +3793,7 @@ _CATALOGUE_CACHE: Headers = (
 
 def list_video_models(mock: VideoMock, request: Request) -> Response:
     """List the video models, newest first; no key needed."""
-    strike(mock, request, mock.draw_fault("models", request))
+    interfere(mock, request, "models")
     models = [model.to_wire() for model in mock.store.loaded.models]
     return json_response({"data": models}, headers=_CATALOGUE_CACHE)
 
@@ -3815,14 +3818,16 @@ def list_models(mock: VideoMock, request: Request) -> Response:
         "links": {"next": None},
         "total_count": len(models),
     }
-    strike(mock, request, mock.draw_fault("models", request))
+    interfere(mock, request, "models")
     return json_response(wire, headers=_CATALOGUE_CACHE)
 
 
 # The rest of what SDK 1.3.84 insists on, and a video model has nothing to say about.
 _MODEL_OBJECT: Json = json.loads("""{
   "id": "", "canonical_slug": "", "hugging_face_id": null, "name": "", "created": 0,
-  "description": "", "context_length": 0, "architecture": {},
+  "description": "", "context_length": 0, "architecture": {"modality": "text->video",
+    "input_modalities": ["text"], "output_modalities": ["video"], "tokenizer": "Other",
+    "instruct_type": null},
   "pricing": {"prompt": "0", "completion": "0"},
   "top_provider": {"context_length": null, "max_completion_tokens": null, "is_moderated": false},
   "per_request_limits": null, "supported_parameters": [], "default_parameters": null,
@@ -3841,24 +3846,16 @@ _ENDPOINT: Json = json.loads("""{
 
 
 def _model_object(model: Model) -> Json:
-    inputs = ["text"]
+    wire = {key: value for key, value in model.to_wire().items() if key in _MODEL_OBJECT}
+    shape = dict(_MODEL_OBJECT["architecture"])
     if model.supported_frame_images:
-        inputs.append("image")
+        shape["modality"] = "text+image->video"
+        shape["input_modalities"] = ["text", "image"]
     return {
         **_MODEL_OBJECT,
-        "id": model.id,
-        "canonical_slug": model.canonical_slug,
-        "hugging_face_id": model.hugging_face_id,
-        "name": model.name,
-        "created": model.created,
+        **wire,
         "description": model.description or "",
-        "architecture": {
-            "modality": f"{'+'.join(inputs)}->video",
-            "input_modalities": inputs,
-            "output_modalities": ["video"],
-            "tokenizer": "Other",
-            "instruct_type": None,
-        },
+        "architecture": shape,
         "supported_parameters": ["seed"] * bool(model.seed),
         "links": {"details": f"{API}/models/{model.canonical_slug}/endpoints"},
     }
@@ -3901,7 +3898,7 @@ _KEY: Json = json.loads("""{
 def get_key(mock: VideoMock, request: Request) -> Response:
     """What the key has spent: the cost of its completed jobs."""
     label = require_key(mock, request)
-    strike(mock, request, mock.draw_fault("key", request))
+    interfere(mock, request, "key")
     periods = ("usage", "usage_daily", "usage_weekly", "usage_monthly")
     spent = dict.fromkeys(periods, mock.store.spent(label))
     data = {**_KEY, "label": label, **spent}
@@ -3939,15 +3936,10 @@ def get_generation(mock: VideoMock, request: Request) -> Response:
     """The accounting record of a completed job; as production's, not there at the first lookup."""
     require_key(mock, request)
     job_id = request.parameters.get("id", "")
-    not_found = ApiError(404, f"Generation {job_id} not found")
-    try:
-        job = mock.job_of(request, job_id)
-    except ApiError:
-        raise not_found from None
-
-    strike(mock, request, mock.draw_fault("generation", request, job))
+    job = mock.job_of(request, job_id, "Generation")
+    interfere(mock, request, "generation", job)
     if not mock.store.looked_up(job):
-        raise not_found
+        raise ApiError(404, f"Generation {job_id} not found")
     milliseconds = round((job.ends_at - job.created_at) * 1000)
     data = {
         **_GENERATION,
@@ -4033,30 +4025,20 @@ _CONTRACT: dict[str, Json] = json.loads("""{
       "error": {"type": "string"}}},
   "error": {"type": "object", "required": ["error"], "properties": {"error": {
     "type": "object", "required": ["message", "code"], "properties": {
-      "message": {"type": "string"}, "code": {"type": "int"}, "metadata": {"type": "object"}}}}}
+      "message": {"type": "string"}, "code": {"type": "int"}, "metadata": {"type": "object"}}}}},
+  "list_video_models": {"type": "object", "required": ["data"],
+    "properties": {"data": {"type": "array"}}}
 }""")
-_CONTRACT["list_video_models"] = {
-    "type": "object",
-    "required": ["data"],
-    "properties": {
-        "data": {
-            "type": "array",
-            "items": {**MODEL_SCHEMA, "required": list(Model("", "").to_wire())},
-        }
-    },
+_FORM_OF_POLL = {**dict.fromkeys(ENDING_NAMES, "failed"), "completed": "completed"}
+_CONTRACT["list_video_models"]["properties"]["data"]["items"] = {
+    **MODEL_SCHEMA,
+    "required": list(Model("", "").to_wire()),
 }
-_KEPT_HEADERS = ("content-type", "retry-after", "x-generation-id", "location")
 _UPSTREAM_SECONDS = 60.0  # of silence
+_KEPT_HEADERS = "content-type|retry-after|x-generation-id|location|x-ratelimit-.*"
 _UNSENT_HEADERS = (
-    *(
-        "host",
-        "connection",
-        "content-length",
-        "transfer-encoding",
-        "accept-encoding",
-        "expect",
-    ),
-    *("x-test-id", "x-aimock-context", "x-aimock-strict"),
+    "host|connection|content-length|transfer-encoding|accept-encoding|expect|"
+    "x-test-id|x-aimock-context|x-aimock-strict"
 )
 
 
@@ -4064,32 +4046,24 @@ def differences_from_contract(
     route: str, status: int, kind: str, answer: Any
 ) -> Iterator[str]:
     """How an upstream's answer differs from what the mock would have said."""
-    form, usual, name = "application/json", 200, route
-    if route == "create_video":
+    place, name, form, usual = route, route, "application/json", 200
+    if status >= 400:
+        usual, name = status, "error"
+        if isinstance(answer, dict) and answer.get("success") is False:
+            return  # the envelope of schema failures
+    elif route == "create_video":
         usual = 202
     elif route == "get_video_content":
         form = "video/mp4"
     elif route == "get_video" and isinstance(answer, dict):
-        shown = str(answer.get("status"))
-        name = (
-            shown
-            if shown in _CONTRACT
-            else "failed"
-            if shown in ENDING_NAMES
-            else "waiting"
-        )
-    if status >= 400:
-        form, usual, name = "application/json", status, "error"
-        if isinstance(answer, dict) and answer.get("success") is False:
-            return  # the envelope of schema failures
+        name = _FORM_OF_POLL.get(str(answer.get("status")), "waiting")
+    if name != route:
+        place = f"{route} ({name})"
     if status != usual:
         yield f"{route}: status {status} instead of {usual}"
     if not kind.startswith(form):
         yield f"{route}: content type {kind or 'none'} instead of {form}"
     elif name in _CONTRACT:
-        place = route
-        if name != route:
-            place = f"{route} ({name})"
         for issue in issues_of(_CONTRACT[name], answer, strict=True):
             path = re.sub("[0-9]+", "0", ".".join(map(str, issue["path"])))
             text = re.sub(".*received undefined", "is missing", issue["message"])
@@ -4100,80 +4074,79 @@ def differences_from_contract(
             yield f"{place}: the keys come in another order: {', '.join(known)}"
 
 
+def _ask(url: str, request: Request, headers: dict[str, str]) -> Any:
+    """The upstream's answer; a redirect or an error is one like others."""
+    import urllib.request  # only recording needs it
+
+    asked = urllib.request.Request(
+        url, request.body or None, headers, method=request.method
+    )
+    opener = urllib.request.OpenerDirector()
+    for handler in ("ProxyHandler", "HTTPHandler", "HTTPSHandler"):
+        opener.add_handler(getattr(urllib.request, handler)())
+    return opener.open(asked, timeout=_UPSTREAM_SECONDS)
+
+
 class Recorder:
     """Passes requests on to the upstream, and keeps what it answers in a folder."""
 
-    def __init__(self, folder: str, upstream: str, notice: Callable[[str], None]) -> None:
-        self.upstream = upstream.rstrip("/")
-        self._folder = folder
-        self._notice = notice
+    def __init__(self, mock: VideoMock) -> None:
+        self._mock = mock
+        self._folder = mock.config.record
         self._lock = threading.Lock()  # guards every field below, and the files
         self._fixtures: dict[str, Json] = {}  # by their match as JSON
-        self._jobs: dict[
-            str, tuple[str, float]
-        ] = {}  # by upstream's id: the match, when submitted
-        self._signed: dict[str, list[str]] = {}  # by upstream's id: its urls as they came
+        # By upstream's id: the match and when it was submitted; its urls as they came.
+        self._jobs: dict[str, tuple[str, float]] = {}
+        self._signed: dict[str, list[str]] = {}
         self.differences: list[str] = []
         with contextlib.suppress(OSError, ValueError):
-            before = _read_document(os.path.join(folder, "recorded.json"))
+            before = _read_document(os.path.join(self._folder, "recorded.json"))
             self._fixtures = {
                 json.dumps(item["match"]): item for item in before["fixtures"]
             }
 
-    def pass_on(self, request: Request, origin: str, job_id: str = "") -> Response:
-        """The upstream's answer, for a client that used this origin; 502 if there is none."""
-        import urllib.request
-
+    def pass_on(self, request: Request, job_id: str) -> Response:
+        """The upstream's answer with URLs on the mock's origin; 502 if there is none."""
         route = request.note.route
-        url, key = f"{self.upstream}{request.url.removeprefix(API)}", True
-        if "signature" in request.parameters and job_id in self._signed:
-            urls = self._signed[job_id]
-            index = parse_index(request.parameters.get("index", ""))
-            if index < len(urls):
-                url, key = urls[index], urls[index].startswith(f"{self.upstream}/")
-        headers = {k: v for k, v in request.headers.items() if k not in _UNSENT_HEADERS}
-        if not key or "signature" in request.parameters:
+        index = index_of(request)
+        url = self._mock.config.upstream.rstrip("/") + request.url.removeprefix(API)
+        sent = request.headers.items()
+        headers = {k: v for k, v in sent if not re.fullmatch(_UNSENT_HEADERS, k)}
+        if "signature" in request.parameters:
             headers.pop("authorization", None)
-        body = request.body or None
-        asked = urllib.request.Request(url, body, headers, method=request.method)
-        # This opener follows no redirect, and takes an error for an answer like others.
-        opener = urllib.request.OpenerDirector()
-        for handler in ("ProxyHandler", "HTTPHandler", "HTTPSHandler"):
-            opener.add_handler(getattr(urllib.request, handler)())
-        text = b""
+            signed = self._signed.get(job_id, [])
+            if index < len(signed):
+                url = signed[index]
+        text, value = b"", None
         try:
-            answer: Any = opener.open(asked, timeout=_UPSTREAM_SECONDS)
+            answer = _ask(url, request, headers)
+            is_clip = route == "get_video_content" and answer.status == 200
+            if not is_clip:
+                with answer:
+                    text = answer.read()
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
             raise ApiError(502, f"The upstream could not be reached: {reason}") from None
-        kind = answer.headers.get("content-type", "")
-        kept = (
-            tuple((k, v) for k, v in answer.headers.items() if _is_kept(k)) + _API_HEADERS
-        )
-        if route == "get_video_content" and answer.status == 200:
-            self._differ(differences_from_contract(route, 200, kind, None))
-            index = parse_index(request.parameters.get("index", ""))
-            return Response(200, b"", kept, self._stream(answer, job_id, index))
-        try:
-            with answer:
-                text = answer.read()
+        with contextlib.suppress(ValueError):
             value = parse_json(text)
-        except (OSError, ValueError, http.client.HTTPException):
-            value = None
-        if value is None and not text:
-            raise ApiError(502, "The upstream's answer broke off")
+        kind = answer.headers.get("content-type", "")
         self._differ(differences_from_contract(route, answer.status, kind, value))
+        came = answer.headers.items()
+        kept = tuple((k, v) for k, v in came if re.fullmatch(_KEPT_HEADERS, k.lower()))
+        kept += _API_HEADERS
+        if is_clip:
+            return Response(200, b"", kept, self._stream(answer, job_id, index))
         if isinstance(value, dict):
-            self._learn(request, answer.status, answer.headers, value)
-            text = to_json(self._rewritten(value, origin))
+            with self._lock:
+                self._learn(request, answer, value)
+            text = to_json(self._rewritten(value, self._mock.links(request)))
         return Response(answer.status, text, kept)
 
-    def _rewritten(self, value: Json, origin: str) -> Json:
+    def _rewritten(self, value: Json, links: Links) -> Json:
         """The answer with its URLs on the mock's origin."""
-        job_id = value.get("id")
+        job_id, wire = value.get("id"), dict(value)
         if not isinstance(job_id, str):
             return value
-        links, wire = Links(origin), dict(value)
         if isinstance(wire.get("polling_url"), str):
             wire["polling_url"] = links.polling_url(job_id)
         for key, more in (("unsigned_urls", ""), ("urls", "&signature=recorded")):
@@ -4184,52 +4157,47 @@ class Recorder:
             self._signed[job_id] = value["urls"]
         return wire
 
-    def _learn(self, request: Request, status: int, headers: Any, value: Json) -> None:
-        """Keep what an answer says about the course of a submit."""
-        now = _monotonic()
-        with self._lock:
-            if request.note.route == "list_video_models" and status == 200:
-                known = MODEL_SCHEMA["properties"]
-                models = [
-                    {k: m[k] for k in m if k in known} for m in value.get("data") or ()
-                ]
-                self._write("models.json", {"models": models})
-            if request.note.route == "create_video":
-                match = _recorded_match(request.body)
-                if match is None:
-                    return
-                key = json.dumps(match)
-                if status < 300:
-                    self._jobs[str(value.get("id"))] = (key, now)
-                    return
-                response: Json = {"status": status}
-                error = value.get("error")
-                if value.get("success") is False:
-                    return  # a schema failure: this file finds it by itself
-                if isinstance(error, dict):
-                    response["error"] = {
-                        k: error[k] for k in ("message", "metadata") if k in error
-                    }
-                if headers.get("retry-after", "").isdigit():
-                    response["retryAfter"] = int(headers["retry-after"])
-                self._keep(key, {"match": match, "response": response})
-            elif request.note.route == "get_video" and value.get("status") in ENDING_NAMES:
-                key, started = self._jobs.get(str(value.get("id")), ("", now))
-                video = self._fixtures.get(key, {}).get("response", {}).get("video", {})
-                if not key or video.get("status") == value["status"]:
-                    return
-                video = {"status": value["status"], "stored": "urls" in value}
-                usage = value.get("usage") or {}
-                for name, found in (*usage.items(), ("error", value.get("error"))):
-                    if name in ("cost", "is_byok", "error") and found is not None:
-                        video[name] = found
-                if value["status"] == Status.COMPLETED.value:
-                    video["count"] = len(value.get("unsigned_urls") or ())
-                fixture = {"match": json.loads(key), "response": {"video": video}}
-                self._keep(key, {**fixture, "_took": f"{now - started:.1f} s"})
+    def _learn(self, request: Request, answer: Any, value: Json) -> None:
+        # Keeps what an answer says; self._lock is held.
+        route, status, now = request.note.route, value.get("status"), _monotonic()
+        match = _recorded_match(request.body)
+        key, started = self._jobs.get(str(value.get("id")), ("", now))
+        if route == "list_video_models" and answer.status == 200:
+            known = MODEL_SCHEMA["properties"]
+            models = [{k: m[k] for k in m if k in known} for m in value.get("data") or ()]
+            self._write("models.json", {"models": models})
+        elif route == "create_video" and match and answer.status < 300:
+            self._jobs[str(value.get("id"))] = (json.dumps(match), now)
+        elif route == "create_video" and match:
+            if value.get("success") is False:
+                return  # a schema failure: this file finds it by itself
+            response: Json = {"status": answer.status}
+            error, retry_after = value.get("error"), answer.headers.get("retry-after", "")
+            if isinstance(error, dict):
+                parts = ("message", "metadata")
+                response["error"] = {k: error[k] for k in parts if k in error}
+            if retry_after.isdigit():
+                response["retryAfter"] = int(retry_after)
+            self._keep({"match": match, "response": response})
+        elif route == "get_video" and status in ENDING_NAMES and key:
+            if self._video(key).get("status") == status:
+                return
+            facts = {**(value.get("usage") or {}), "error": value.get("error")}
+            video = {"status": status, "stored": "urls" in value}
+            for name in ("cost", "is_byok", "error"):
+                if facts.get(name) is not None:
+                    video[name] = facts[name]
+            if status == Status.COMPLETED.value:
+                video["count"] = len(value.get("unsigned_urls") or ())
+            fixture = {"match": json.loads(key), "response": {"video": video}}
+            self._keep({**fixture, "_took": f"{now - started:.1f} s"})
 
-    def _keep(self, key: str, fixture: Json) -> None:  # self._lock is held
-        self._fixtures[key] = fixture
+    def _video(self, key: str) -> Json:  # self._lock is held
+        video: Json = self._fixtures.get(key, {}).get("response", {}).get("video", {})
+        return video
+
+    def _keep(self, fixture: Json) -> None:  # self._lock is held
+        self._fixtures[json.dumps(fixture["match"])] = fixture
         self._write("recorded.json", {"fixtures": list(self._fixtures.values())})
 
     def _differ(self, found: Iterable[str]) -> None:
@@ -4239,51 +4207,39 @@ class Recorder:
                 self.differences += fresh
                 self._write("differences.json", {"_differences": self.differences})
 
-    def _write(self, name: str, value: Json) -> None:  # self._lock is held
+    def _write(self, name: str, data: Any) -> bool:  # self._lock is held
+        if not isinstance(data, bytes):
+            data = json.dumps(data, indent=2, ensure_ascii=False).encode()
         path = os.path.join(self._folder, name)
         try:
             os.makedirs(self._folder, exist_ok=True)
-            with open(f"{path}.part", "w", encoding="utf-8") as file:
-                json.dump(value, file, indent=2, ensure_ascii=False)
+            with open(f"{path}.part", "wb") as file:
+                file.write(data)
             os.replace(f"{path}.part", path)
         except OSError as error:
-            self._notice(printable(f"not recorded: {path}: {error.strerror}"))
+            self._mock.notice(printable(f"not recorded: {path}: {error.strerror}"))
+            return False
+        return True
 
     def _stream(self, answer: Any, job_id: str, index: int) -> Iterator[bytes]:
         """The clip as it comes, kept as a file once it is whole."""
-        key, _ = self._jobs.get(job_id, ("", 0.0))
-        name = f"{hashlib.sha256(key.encode()).hexdigest()[:12]}-{index}.mp4"
-        part = os.path.join(self._folder, f"{name}.{threading.get_ident()}.part")
+        blocks = []
         try:
             with answer:
                 while block := answer.read(_BLOCK_BYTES):
-                    self._append(part, block)
+                    blocks.append(block)
                     yield block
             if answer.length:
-                raise ConnectionError("the upstream's download broke off")
-            with self._lock, contextlib.suppress(OSError):
-                os.replace(part, os.path.join(self._folder, name))
-                video = self._fixtures.get(key, {}).get("response", {}).get("video")
-                if video and index == 0:
-                    video["file"] = name
-                    self._keep(key, self._fixtures[key])
+                raise http.client.IncompleteRead(b"", answer.length)
         except http.client.HTTPException as error:
             raise ConnectionError(f"the upstream's download broke off: {error}") from None
-        finally:
-            with contextlib.suppress(OSError):  # mostly it has its name by now
-                os.unlink(part)
-
-    def _append(self, path: str, block: bytes) -> None:
-        try:
-            os.makedirs(self._folder, exist_ok=True)
-            with open(path, "ab") as file:
-                file.write(block)
-        except OSError as error:
-            self._notice(printable(f"not recorded: {path}: {error.strerror}"))
-
-
-def _is_kept(header: str) -> bool:
-    return header.lower() in _KEPT_HEADERS or header.lower().startswith("x-ratelimit-")
+        key, _ = self._jobs.get(job_id, ("", 0.0))
+        name = f"{hashlib.sha256(key.encode()).hexdigest()[:12]}-{index}.mp4"
+        with self._lock:
+            video = self._video(key)
+            if self._write(name, b"".join(blocks)) and video and index == 0:
+                video["file"] = name
+                self._keep(self._fixtures[key])
 
 
 _UNRECORDED = ("model", "prompt", "callback_url", "session_id", "trace", "user")
@@ -4308,7 +4264,18 @@ def _recorded_match(body: bytes) -> Json | None:
 # answered.  Each rule is a mistake that real clients make; its text is one sentence that says
 # what was seen, why it matters in production, and what to do.
 #
-# To add a rule: a function, its line in RULES, its line in the README.
+# To add a rule: a row in RULES, a place below that sees it, its line in the README.
+
+RULES: dict[str, str] = json.loads("""{
+  "journal-forgot": "note", "ignored-field": "error", "paid-twice": "error",
+  "key-sent-elsewhere": "error", "download-without-key": "error",
+  "broken-download-kept": "error", "polled-after-end": "warning", "abandoned": "error",
+  "never-downloaded": "note", "retry-after-ignored": "warning", "refusal-retried": "warning",
+  "downloaded-too-early": "warning", "references-dropped": "warning", "size-conflict": "warning",
+  "unsupported-by-model": "warning", "unknown-option": "warning", "not-json": "warning",
+  "wrong-address": "error", "webhook-unanswered": "warning", "differs-from-mock": "warning"
+}""")  # to their levels
+_SO_FAR = ("broken-download-kept", "abandoned", "never-downloaded")
 
 
 class Finding(NamedTuple):
@@ -4317,49 +4284,13 @@ class Finding(NamedTuple):
     rule: str
     level: str  # error = costs money or fails in production; warning = will hurt; note
     text: str
-    job_id: str | None = None
-    requests: tuple[int, ...] = ()  # seq numbers in the journal
-    scope: str | None = None
-    so_far: bool = False  # as of now: what the client does next may settle it
+    job_id: str | None
+    requests: tuple[int, ...]  # seq numbers in the journal
+    scope: str | None
+    so_far: bool  # as of now: what the client does next may settle it
 
 
-Seen = tuple[str, list["Request"]]  # the text, and the requests that show it
-
-
-class History:
-    """What there is to judge by."""
-
-    def __init__(
-        self,
-        requests: list[Request],
-        jobs: Mapping[str, Job],
-        deliveries: list[Delivery],
-        now: float,
-        differences: Sequence[str] = (),
-    ) -> None:
-        self.requests = requests  # oldest first
-        self.deliveries = deliveries
-        self.differences = differences  # of a recorded upstream from the contract
-        self.now = now
-        self.jobs: dict[str, Job] = {}  # those that the requests are about
-        self._by_job: dict[tuple[str, str], list[Request]] = {}
-        for request in requests:
-            job = jobs.get(request.note.job_id or "")
-            if job is not None and request.method != "HEAD":
-                self.jobs[job.id] = job
-                self._by_job.setdefault((job.id, request.note.route), []).append(request)
-
-    def of_job(self, job: Job, route: str) -> list[Request]:
-        """The requests of this route, which is the name of its handler, for a job."""
-        return self._by_job.get((job.id, route), [])
-
-    def polls_until_end(self, job: Job) -> tuple[list[Request], list[Request]]:
-        """The polls up to the first that showed the end, and those after it."""
-        polls = self.of_job(job, "get_video")
-        for index, poll in enumerate(polls, 1):
-            if poll.note.shown in ENDINGS:
-                return polls[:index], polls[index:]
-        return polls, []
+Seen = tuple[str, str, list["Request"]]  # the rule, the text, the requests that show it
 
 
 # What people write for a field of this API, from public trackers, and what they should write.
@@ -4381,297 +4312,200 @@ _MISTAKEN_FIELDS: dict[str, str] = json.loads("""{
 }""")
 
 
-def ignored_field(request: Request, job: Job | None) -> Iterator[str]:
-    """A top-level key that production strips silently."""
-    for key in _submitted(request):
-        if key in _FIELDS:
-            continue
+def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
+    """What one request shows by itself: rules, each with its text."""
+    note, kind = request.note, request.headers.get("content-type", "").partition(";")[0]
+    keyless = "authorization" not in request.headers
+    if note.route == "create_video":
+        body = shown_body(request.body)
+        if isinstance(body, dict):
+            yield from _mistakes_in_submit(body, job)
+        if "form" in kind and not (
+            isinstance(body, dict) and body
+        ):  # as the OpenAI SDK sends it
+            text = f"A submit came as {kind}: this API takes JSON; send application/json"
+            yield "not-json", text
+    if (note.hint or "").startswith("did you mean"):
+        text = f"{request.method} {request.path} is no address of this API: {note.hint}"
+        yield "wrong-address", text
+    if "signature=" in request.query and not keyless:
+        text = "The API key was sent with a signed URL, which needs none and may be of any host"
+        cure = "whoever runs that has the key; send it to the API's own origin only"
+        yield "key-sent-elsewhere", f"{text}: {cure}"
+    asked_for = (note.route, note.status)
+    if asked_for == ("get_video_content", 401) and keyless:
+        text = "Content was asked for without the key (401): unsigned_urls need it; send it"
+        yield "download-without-key", f"{text}, or use the signed urls of the last poll"
+    if asked_for == ("get_video_content", 409):
+        text = "Content was asked for before the job completed (409)"
+        yield "downloaded-too-early", f"{text}: poll until status completed"
+
+
+def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]]:
+    for key in [
+        key for key in body if key not in _FIELDS
+    ]:  # which production strips silently
         cure = _MISTAKEN_FIELDS.get(key)
         if cure is None:
-            import difflib
+            import difflib  # only a mistake needs it, and start-up time counts
 
             cure = "".join(difflib.get_close_matches(key, list(_FIELDS), 1))
         advice = f'use "{cure}"' if cure else "leave it out, there is no such thing here"
         text = f'"{key}" is no field of this API: it is dropped silently and the job billed'
-        yield f"{text}; {advice}"
-
-
-def _submitted(request: Request) -> Json:
-    if request.note.route != "create_video":
-        return {}
-    body = shown_body(request.body)
-    return body if isinstance(body, dict) else {}
-
-
-def references_dropped(request: Request, job: Job | None) -> Iterator[str]:
-    """`frame_images` and `input_references` in one submit."""
-    body = _submitted(request)
+        yield "ignored-field", f"{text}; {advice}"
     if body.get("frame_images") and body.get("input_references"):
-        yield "frame_images win: the input_references beside them are not used; send one of them"
-
-
-def size_conflict(request: Request, job: Job | None) -> Iterator[str]:
-    """`size` with a resolution or an aspect ratio that it contradicts."""
-    if job is None or not parse_size(job.submit.shape.size or ""):
-        return
-    shape = job.submit.shape
-    size, other = (
-        output_size(shape, job.model),
-        output_size(shape._replace(size=None), job.model),
-    )
-    if (shape.resolution or shape.aspect_ratio) and size != other:
-        asked = "x".join(map(str, other))
-        yield f"size {shape.size} wins over resolution and aspect_ratio ({asked}); send one of them"
-
-
-def unsupported_by_model(request: Request, job: Job | None) -> Iterator[str]:
-    """`seed` or `generate_audio: true` where the catalogue says that the model has none."""
-    body = _submitted(request)
+        text = "frame_images win: the input_references beside them are not used"
+        yield "references-dropped", f"{text}; send one of them"
     if job is None:
         return
+
+    model, shape = job.model, job.submit.shape
+    if parse_size(shape.size or "") and (shape.resolution or shape.aspect_ratio):
+        other = output_size(shape._replace(size=None), model)
+        if output_size(shape, model) != other:
+            asked = "x".join(map(str, other))
+            text = f"size {shape.size} wins over resolution and aspect_ratio ({asked})"
+            yield "size-conflict", f"{text}; send one of them"
     for key in ("seed", "generate_audio"):
-        if body.get(key) not in (None, False) and getattr(job.model, key) is False:
-            text = f"{job.model.id} does not support {key}: it has no effect, and some providers"
-            yield f"{text} refuse it; leave it out for this model"
-
-
-def unknown_option(request: Request, job: Job | None) -> Iterator[str]:
-    """A key of `provider.options` that the model does not pass through."""
-    if job is None or not job.model.pricing_skus:
-        return
-    allowed = job.model.allowed_passthrough_parameters
-    provider = _submitted(request).get("provider") or {}
-    for slug, options in (provider.get("options") or {}).items():
-        for key in options:
-            if key not in allowed:
-                listed = ", ".join(allowed) or "none"
-                yield f"provider.options.{slug}.{key} is dropped: {job.model.id} passes on {listed}"
-
-
-def not_json(request: Request, job: Job | None) -> Iterator[str]:
-    """A submit as a form, as the OpenAI SDK sends it."""
-    kind = request.headers.get("content-type", "").partition(";")[0]
-    if request.note.route == "create_video" and "form" in kind and not _submitted(request):
-        yield f"A submit came as {kind}: this API takes JSON; send application/json"
-
-
-def wrong_address(request: Request, job: Job | None) -> Iterator[str]:
-    """A request that missed the API."""
-    if (request.note.hint or "").startswith("did you mean"):
-        yield f"{request.method} {request.path} is no address of this API: {request.note.hint}"
-
-
-def key_sent_elsewhere(request: Request, job: Job | None) -> Iterator[str]:
-    """The key sent along with a URL that needs none, on another origin or signed."""
-    if "signature=" in request.query and "authorization" in request.headers:
-        text = "The API key was sent with a signed URL, which needs none and may be of any host"
-        yield f"{text}: whoever runs that has the key; send it to the API's own origin only"
-
-
-def download_without_key(request: Request, job: Job | None) -> Iterator[str]:
-    """Content asked for without a key."""
-    note = request.note
-    without = "authorization" not in request.headers
-    if note.route == "get_video_content" and note.status == 401 and without:
-        text = "Content was asked for without the key (401): unsigned_urls need it; send it"
-        yield f"{text}, or use the signed urls of the last poll"
-
-
-def downloaded_too_early(request: Request, job: Job | None) -> Iterator[str]:
-    """Content asked for before the end."""
-    if request.note.route == "get_video_content" and request.note.status == 409:
-        yield "Content was asked for before the job completed (409): poll until status completed"
-
-
-def paid_twice(history: History) -> Iterator[Seen]:
-    """The same body again after an answer that never arrived, while the first job exists."""
-    lost: dict[tuple[str, bytes], Request] = {}
-    for request in history.requests:
-        if request.note.route != "create_video" or not request.note.job_id:
-            continue
-        key = (scope_of(request), request.body)
-        first = lost.pop(key, None)
-        if first is not None:
-            jobs = [history.jobs.get(r.note.job_id or "") for r in (first, request)]
-            cost = js_number(sum(job.cost or 0 for job in jobs if job))
+        if body.get(key) not in (None, False) and getattr(model, key) is False:
             text = (
-                f"Submitted again after a lost answer: two jobs, ${cost:.2f}, both charged"
+                f"{model.id} does not support {key}: it has no effect, and some providers"
             )
-            yield f"{text}; do not repeat a POST whose answer never came", [first, request]
-        if request.note.delivered is False:
-            lost[key] = request
+            yield "unsupported-by-model", f"{text} refuse it; leave it out for this model"
+    allowed = model.allowed_passthrough_parameters
+    listed = ", ".join(allowed) or "none"
+    providers = (body.get("provider") or {}).get("options") or {}
+    for slug, options in providers.items() if model.pricing_skus else ():
+        for key in [key for key in options if key not in allowed]:
+            text = (
+                f"provider.options.{slug}.{key} is dropped: {model.id} passes on {listed}"
+            )
+            yield "unknown-option", text
 
 
-def broken_download_kept(history: History) -> Iterator[Seen]:
-    """A truncated, stalled, empty or non-video download that was not tried again."""
-    for job in history.jobs.values():
-        downloads = history.of_job(job, "get_video_content")
-        answered = [request for request in downloads if request.note.status == 200]
-        if len(answered) == 1 and is_broken(answered[0], job):
-            text = "The only download of this job was not a whole clip, and not tried again"
-            yield f"{text}: check length and type, and ask once more", answered
+def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator[Seen]:
+    """What all requests about one job show."""
+    polls = [request for request in course if request.note.route == "get_video"]
+    ended = list(itertools.dropwhile(lambda poll: poll.note.shown not in ENDINGS, polls))
+    late = ended[1:]
+    if len(late) > 1:  # one more is fine
+        text = f"{len(late)} polls after the client was told that the job is {job.ending.value}"
+        text += ": it never changes any more; stop at every final status"
+        yield "polled-after-end", text, late
 
-
-def is_broken(download: Request, job: Job) -> bool:
-    """Whether an answer of 200 on content, which is over, was not a whole clip."""
-    note = download.note
-    if note.delivered is None:
-        return False
-    return not note.delivered or "200" in (note.fault or "") or job.plan.clip == b""
-
-
-def polled_after_end(history: History) -> Iterator[Seen]:
-    """Polls after the client was shown a final status; one more is fine."""
-    for job in history.jobs.values():
-        polls, late = history.polls_until_end(job)
-        if len(late) > 1:
-            text = f"{len(late)} polls after the client was told that the job is {job.ending.value}"
-            yield f"{text}: it never changes any more; stop at every final status", late
-
-
-def abandoned(history: History) -> Iterator[Seen]:
-    """A paid job that the client stopped asking for: after a failed poll, or without a reason."""
-    for job in history.jobs.values():
-        submits = history.of_job(job, "create_video")
-        polls, _ = history.polls_until_end(job)
-        if job.callback_url or not any(submit.note.delivered for submit in submits):
-            continue  # it waits for the webhook, or does not know the id
+    submits = [request for request in course if request.note.route == "create_video"]
+    knows_id = any(submit.note.delivered for submit in submits)
+    if knows_id and not ended and not job.callback_url:  # else it waits for the webhook
         last = (submits + polls)[-1]
-        if last.note.shown in ENDINGS:
-            continue
         status = last.note.status
-        text = f"Not asked for since {history.now - last.note.time:.0f} s, its end was never seen"
+        text = f"Not asked for since {now - last.note.time:.0f} s, its end was never seen"
         if status is None or status == 429 or status >= 500:
             text = f"Given up after a poll that got {status or 'no answer'}"
-        yield f"{text}: the job goes on and is paid; keep polling until it ends", [last]
+        text += ": the job goes on and is paid; keep polling until it ends"
+        yield "abandoned", text, [last]
+
+    downloads = [request for request in course if request.note.route == "get_video_content"]
+    completed = bool(ended) and ended[0].note.shown is Status.COMPLETED
+    if completed and job.plan.outputs and not downloads:
+        text = "Completed, and no output was downloaded; it is kept for a day only"
+        yield "never-downloaded", text, ended[:1]
+    answered = [download for download in downloads if download.note.status == 200]
+    over = [download for download in answered if download.note.delivered is not None]
+    if len(answered) == len(over) == 1 and not is_whole_clip(over[0], job):
+        text = "The only download of this job was not a whole clip, and not tried again"
+        text += ": check length and type, and ask once more"
+        yield "broken-download-kept", text, over
 
 
-def never_downloaded(history: History) -> Iterator[Seen]:
-    """Completed, seen to be so, and no output fetched."""
-    for job in history.jobs.values():
-        shown = [
-            p for p in history.of_job(job, "get_video") if p.note.shown is Status.COMPLETED
-        ]
-        if shown and job.plan.outputs and not history.of_job(job, "get_video_content"):
-            yield (
-                "Completed, and no output was downloaded; it is kept for a day only",
-                shown[:1],
-            )
+def is_whole_clip(download: Request, job: Job) -> bool:
+    """Whether a whole clip left the socket with the answer to this request for content."""
+    note = download.note
+    is_clip = note.status == 200 and "200" not in (note.fault or "")
+    return is_clip and note.delivered is True and job.plan.clip != b""
 
 
-def retry_after_ignored(history: History) -> Iterator[Seen]:
-    """The same route again before Retry-After was over."""
-    waits: dict[tuple[str, str, str], Request] = {}
-    for request in history.requests:
-        key = (scope_of(request), request.method, request.path)
-        before = waits.pop(key, None)
-        if before is not None:
-            waited = request.note.time - before.note.time
-            asked = before.note.retry_after or 0
-            if waited < asked - 0.1:
-                text = f"Came back after {waited:.1f} s although Retry-After said {asked} s"
-                yield (
-                    f"{text}: that prolongs the limit; wait as long as it says",
-                    [before, request],
-                )
-        if request.note.retry_after:
-            waits[key] = request
+def _again(
+    requests: Iterable[Request],
+    key_of: Callable[[Request], Any],
+    matters: Callable[[Request], bool],
+) -> Iterator[list[Request]]:
+    """Each request that matters with the next of the same key."""
+    before: dict[Any, Request] = {}
+    for request in requests:
+        key = key_of(request)
+        if key in before:
+            yield [before.pop(key), request]
+        if matters(request):
+            before[key] = request
 
 
-def refusal_retried(history: History) -> Iterator[Seen]:
-    """The same request again after a refusal that no repetition changes."""
-    refused: dict[tuple[str, str, str, bytes], Request] = {}
-    for request in history.requests:
-        auth = request.headers.get("authorization", "")
-        key = (request.method, request.url, auth, request.body)
-        before = refused.get(key)
-        if before is not None:
-            text = f"The same request again after a {before.note.status}, which it will get again"
-            yield (
-                f"{text}: show {before.note.error!r} to your user instead",
-                [before, request],
-            )
-        if request.note.status in (400, 401, 402, 403, 413):
-            refused[key] = request
+def _mistakes_in_repeating(
+    requests: list[Request], jobs: Mapping[str, Job]
+) -> Iterator[Seen]:
+    submits = [request for request in requests if request.note.route == "create_video"]
+    paid = [submit for submit in submits if submit.note.job_id]
+    for pair in _again(
+        paid, lambda r: (scope_of(r), r.body), lambda r: r.note.delivered is False
+    ):
+        made = [jobs.get(submit.note.job_id or "") for submit in pair]
+        cost = js_number(sum(job.cost or 0 for job in made if job))
+        text = f"Submitted again after a lost answer: two jobs, ${cost:.2f}, both charged"
+        yield "paid-twice", f"{text}; do not repeat a POST whose answer never came", pair
+    for pair in _again(
+        requests,
+        lambda r: (scope_of(r), r.method, r.path),
+        lambda r: bool(r.note.retry_after),
+    ):
+        waited = pair[1].note.time - pair[0].note.time
+        asked = pair[0].note.retry_after or 0
+        if waited < asked - 0.1:
+            text = f"Came back after {waited:.1f} s although Retry-After said {asked} s"
+            text += ": that prolongs the limit; wait as long as it says"
+            yield "retry-after-ignored", text, pair
+    for pair in _again(
+        requests,
+        lambda r: (r.method, r.url, r.headers.get("authorization"), r.body),
+        lambda r: r.note.status in (400, 401, 402, 403, 413),
+    ):
+        note = pair[0].note
+        text = f"The same request again after a {note.status}, which it will get again"
+        yield "refusal-retried", f"{text}: show {note.error!r} to your user instead", pair
 
 
-def webhook_unanswered(history: History) -> Iterator[Seen]:
-    """A delivery that the receiver refused, or did not answer in time, at every attempt."""
-    for delivery in history.deliveries:
+def findings_of(mock: VideoMock) -> list[Finding]:
+    """All findings, in the order of the requests that show them."""
+    requests = list(mock.store.newest_requests())[::-1]
+    jobs, courses, seen = mock.store.all_jobs(), defaultdict(list), list[Seen]()
+    forgotten = mock.store.totals()["requests"] - len(requests)
+    if forgotten > 0:
+        text = (
+            f"The journal has forgotten {forgotten} requests: what they showed is missing"
+        )
+        seen.append(("journal-forgot", f"{text}; see --max-requests", []))
+    for request in requests:
+        job = jobs.get(request.note.job_id or "")
+        seen += [(rule, text, [request]) for rule, text in mistakes_in(request, job)]
+        if job is not None and request.method != "HEAD":
+            courses[job.id].append(request)
+    for key, course in courses.items():
+        seen += _mistakes_in_course(jobs[key], course, mock.now())
+    seen += _mistakes_in_repeating(requests, jobs)
+    for delivery in mock.courier.deliveries():
         if delivery.state == "failed":
             text = f"The webhook of {delivery.job.id} was not accepted in {len(delivery.attempts)}"
-            submits = history.of_job(delivery.job, "create_video")
-            yield (
-                f"{text} attempts: answer 2xx within 10 s, and do the work afterwards",
-                submits,
-            )
-
-
-def differs_from_mock(history: History) -> Iterator[Seen]:
-    """An upstream's answer that is not what this mock would have said."""
-    for text in history.differences:
-        yield f"{text}; if production says so, the mock is wrong: tell its authors", []
-
-
-class Rule(NamedTuple):
-    """A row of RULES."""
-
-    level: str
-    seen: Callable[..., Iterator[Any]]
-    at_once: bool = (
-        False  # one request shows it: `seen` takes that and its job, not the History
-    )
-    so_far: bool = False
-
-
-RULES = {
-    "ignored-field": Rule("error", ignored_field, at_once=True),
-    "paid-twice": Rule("error", paid_twice),
-    "key-sent-elsewhere": Rule("error", key_sent_elsewhere, at_once=True),
-    "download-without-key": Rule("error", download_without_key, at_once=True),
-    "broken-download-kept": Rule("error", broken_download_kept, so_far=True),
-    "polled-after-end": Rule("warning", polled_after_end),
-    "abandoned": Rule("error", abandoned, so_far=True),
-    "never-downloaded": Rule("note", never_downloaded, so_far=True),
-    "retry-after-ignored": Rule("warning", retry_after_ignored),
-    "refusal-retried": Rule("warning", refusal_retried),
-    "downloaded-too-early": Rule("warning", downloaded_too_early, at_once=True),
-    "references-dropped": Rule("warning", references_dropped, at_once=True),
-    "size-conflict": Rule("warning", size_conflict, at_once=True),
-    "unsupported-by-model": Rule("warning", unsupported_by_model, at_once=True),
-    "unknown-option": Rule("warning", unknown_option, at_once=True),
-    "not-json": Rule("warning", not_json, at_once=True),
-    "wrong-address": Rule("error", wrong_address, at_once=True),
-    "webhook-unanswered": Rule("warning", webhook_unanswered),
-    "differs-from-mock": Rule("warning", differs_from_mock),
-}
-
-
-def shown_at_once(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
-    """The rules that one request breaks by itself, each with its text."""
-    for name, rule in RULES.items():
-        if rule.at_once:
-            for text in rule.seen(request, job):
-                yield name, text
-
-
-def findings_of(history: History) -> list[Finding]:
-    """All findings, in the order of the requests that show them."""
-    found: list[tuple[str, str, list[Request]]] = []
-    for request in history.requests:
-        job = history.jobs.get(request.note.job_id or "")
-        found += [(name, text, [request]) for name, text in shown_at_once(request, job)]
-    for name, rule in RULES.items():
-        if not rule.at_once:
-            found += [(name, text, requests) for text, requests in rule.seen(history)]
+            text += " attempts: answer 2xx within 10 s, and do the work afterwards"
+            seen.append(("webhook-unanswered", text, courses[delivery.job.id][:1]))
+    for text in mock.recorder.differences if mock.recorder else ():
+        text += "; if production says so, the mock is wrong: tell its authors"
+        seen.append(("differs-from-mock", text, []))
     findings = []
-    for name, text, requests in found:
-        seqs = tuple(request.note.seq for request in requests)
+    for rule, text, shown_by in seen:
+        seqs = tuple(request.note.seq for request in shown_by)
         job_id = scope = None
-        if requests:
-            job_id, scope = requests[-1].note.job_id, scope_of(requests[-1])
-        rule = RULES[name]
-        findings.append(Finding(name, rule.level, text, job_id, seqs, scope, rule.so_far))
+        if shown_by:
+            job_id, scope = shown_by[-1].note.job_id, scope_of(shown_by[-1])
+        so_far = rule in _SO_FAR
+        findings.append(Finding(rule, RULES[rule], text, job_id, seqs, scope, so_far))
     return sorted(findings, key=lambda finding: finding.requests[-1:])
 
 
@@ -4753,29 +4587,17 @@ TRIALS: dict[str, Trial] = {
 }
 
 
-def is_whole_clip(request: Request, jobs: Mapping[str, Job]) -> bool:
-    """Whether a whole clip left the socket with the answer to this request."""
-    job = jobs.get(request.note.job_id or "")
-    if job is None or request.note.route != "get_video_content" or request.method == "HEAD":
-        return False
-    return (
-        request.note.status == 200
-        and request.note.delivered is True
-        and not is_broken(request, job)
-    )
-
-
-def verdict_of(
-    trial: Trial,
-    succeeded: bool,
-    delivered: bool,
-    findings: Sequence[Json],
-    stopped_after: float = 0,
-) -> Json:
-    """Whether the client passes, in a word why, and what else is to be said."""
-    findings = [finding for finding in findings if finding["rule"] not in trial.excused]
-    errors = [finding["text"] for finding in findings if finding["level"] == "error"]
-    said = [f"{finding['rule']}: {finding['text']}" for finding in findings]
+def verdict_of(mock: VideoMock, succeeded: bool, stopped_after: float) -> Json:
+    """Whether the client passes this mock's trial, in a word why, and what else is to be said."""
+    trial, jobs = TRIALS[mock.config.trial], mock.store.all_jobs()
+    findings = [f for f in findings_of(mock) if f.rule not in trial.excused]
+    errors = [finding.text for finding in findings if finding.level == "error"]
+    said = [f"{finding.rule}: {finding.text}" for finding in findings]
+    delivered = False
+    for request in mock.store.newest_requests():
+        job = jobs.get(request.note.job_id or "")
+        if job and (request.method, request.note.route) == ("GET", "get_video_content"):
+            delivered = delivered or is_whole_clip(request, job)
     reason = ""
     if stopped_after and not trial.endless:
         reason = f"still running after {stopped_after:g} s: stopped"
@@ -4912,13 +4734,12 @@ def request_to_wire(request: Request) -> Json:
         **{name: getattr(note, name) for name in ("status", "job_id", "fixture", "fault")},
         "scope": scope_of(request),
         "ms": round(note.ms, 3),
-        "closest": json_copy(note.closest),
-        **{name: getattr(note, name) for name in ("error", "hint") if getattr(note, name)},
     }
+    for name in ("closest", "error", "hint"):
+        if getattr(note, name) is not None:
+            wire[name] = json_copy(getattr(note, name))
     if request.refusal:
         wire["refused"] = request.refusal.message
-    if note.closest is None:
-        del wire["closest"]
     return wire
 
 
@@ -4960,15 +4781,10 @@ _ARGUMENTS: dict[str, Json] = json.loads("""{
 _NOTHING: Json = {"type": "object", "properties": {}}
 
 
-def control_response(value: Any, status: int = 200) -> Response:
-    """JSON without the API's headers: no page of another origin is let in."""
-    return Response(status, to_json(value), _JSON)
-
-
 def control_route(
-    method: Callable[..., Any], key: str, status: int = 200, **defaults: Any
+    method: Callable[..., Any], key: str = "", status: int = 200, **defaults: Any
 ) -> Handler:
-    """A handler that calls a method of the mock, and answers {key: what that returns}.
+    """A handler that calls a method of the mock; answers {key: what it returns}, or that alone.
 
     Its arguments are the query's or the body's keys; a method of which no keys are listed
     takes the whole body, if there is one.
@@ -4982,7 +4798,10 @@ def control_route(
             parameters[name] = from_text(schema["properties"].get(name, {}), text)
         positional = [*groups.values()]
         if request.body:
-            body = _json_body(request)
+            try:
+                body = parse_json(request.body)
+            except ValueError as error:
+                raise SetupError(f"body: not JSON: {error}") from None
             if schema is _NOTHING:
                 positional.append(body)
             else:
@@ -4994,30 +4813,21 @@ def control_route(
             answer = method(mock, *positional, **{**defaults, **parameters})
         except ValueError as error:
             raise SetupError(str(error)) from None
-        return control_response({key: answer} if key else answer, status)
+        if key:
+            answer = {key: answer}
+        return Response(
+            status, to_json(answer), _JSON
+        )  # no page of another origin is let in
 
     handle.__doc__ = method.__doc__
     return handle
 
 
-def _json_body(request: Request) -> Any:
-    try:
-        return parse_json(request.body)
-    except ValueError as error:
-        raise SetupError(f"body: not JSON: {error}") from None
-
-
 def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
     """A job's clip without a key and with ranges, whatever the job's status, for players."""
     job, _ = mock.store.job(job_id)
-    index, outputs = (
-        parse_index(request.parameters.get("index", "")),
-        max(1, job.plan.outputs),
-    )
-    if index >= outputs:
-        raise ApiError(
-            400, f"Video index {index} out of range ({outputs} videos available)"
-        )
+    index = index_of(request)
+    check_index(index, max(1, job.plan.outputs))
     return clip_response(request, clip_of(job, index), (), ranges=True)
 
 
@@ -5829,8 +5639,7 @@ class VideoMock:
         self.courier = Courier(self.store, self.config, self.report)
         self.recorder: Recorder | None = None
         if self.config.record:
-            notice = lambda line: self.notice(line)  # noqa: E731  (it is set later)
-            self.recorder = Recorder(self.config.record, self.config.upstream, notice)
+            self.recorder = Recorder(self)
 
     def handle(self, request: Request) -> Response:
         """Answer any request; the one place where an exception becomes a reply."""
@@ -5840,7 +5649,7 @@ class VideoMock:
         try:
             response = self._answer(request, is_control)
         except Instead as instead:
-            response = instead.response
+            response = instead.args[0]
         except ApiError as error:
             # A refusal stays in the journal: not so the frames, and with them the bodies, that
             # it went through.
@@ -5859,7 +5668,7 @@ class VideoMock:
             if self.log is not None:
                 self.log(log_line(request))
                 job = self.store.find_job(request.note.job_id)
-                for rule, text in shown_at_once(request, job):
+                for rule, text in mistakes_in(request, job):
                     self.log(printable(f"         ! {rule}: {text}"))
         return response
 
@@ -5897,7 +5706,7 @@ class VideoMock:
         elif self.store.find_job(job_id):
             return handler(self, request, **groups)
         note.job_id = job_id or None
-        return recorder.pass_on(request, self.links(request).origin, job_id)
+        return recorder.pass_on(request, job_id)
 
     def refuse(self, request: Request, error: ApiError) -> Response:
         """The answer of a refusal, the reason of which goes into the journal."""
@@ -5936,9 +5745,7 @@ class VideoMock:
                     f"X-Forwarded-Host {forwarded!r} cannot be a host, passed over"
                 )
             scheme = get("x-forwarded-proto") or self.scheme
-            origin = origin_of(
-                get("host", "localhost"), get("x-forwarded-host", ""), scheme
-            )
+            origin = origin_of(get("host", "localhost"), forwarded, scheme)
         return Links(origin, self.secret, self.config.relative_polling_url)
 
     @property
@@ -5946,30 +5753,13 @@ class VideoMock:
         """http, or https with a certificate."""
         return "https" if self.config.cert else "http"
 
-    def reload_fixtures(self) -> None:
-        """Take edited fixture files over; if they became invalid, keep the old and say why."""
-        reason = self.store.reload_if_edited()
-        if reason:
-            self.notice(printable(f"fixtures not reloaded: {reason}"))
-
-    def draw_fault(self, on: str, request: Request, job: Job | None = None) -> Fault | None:
-        """The fault that hits this request: one of the server's, else its job's own."""
-        return self.store.draw_fault(on, scope_of(request), request.note.epoch, job)
-
-    def job_of(self, request: Request, job_id: str) -> Job:
+    def job_of(self, request: Request, job_id: str, what: str = "Job") -> Job:
         """The job that a request is about, which its journal entry names; ApiError 404 for none."""
-        job, _ = self.store.job(job_id, or_latest=False)
+        job = self.store.find_job(job_id)
+        if job is None:
+            raise ApiError(404, f"{what} {job_id} not found")
         request.note.job_id, request.note.fixture = job.id, job.fixture
         return job
-
-    def poll(self, request: Request, job_id: str) -> tuple[Job, float]:
-        """The job after a poll, and the time of it; HEAD only looks."""
-        if request.method == "HEAD":
-            return self.store.job(job_id, or_latest=False)
-        job, now = self.store.poll(job_id)
-        if job.callback_url:
-            self.courier.wake()
-        return job, now
 
     def add_job(
         self,
@@ -6072,11 +5862,9 @@ class VideoMock:
 
         >>> added = mock.add_fault({"on": "poll", "status": 503, "times": 1})
         """
-        values = [
-            (path, json_copy(value, path)) for path, value in _numbered("fault", fault)
-        ]
+        values = _numbered("fault", fault)
         self.store.add_faults([fault_from_json(value, path) for path, value in values])
-        return [json_copy(value, path) for path, value in values]
+        return [json_copy(value) for _, value in values]
 
     def clear_faults(self) -> list[Json]:
         """Forget the faults that were given to the server, those of the command line too.
@@ -6132,10 +5920,9 @@ class VideoMock:
         _check_limit(limit)
         newest = reversed(self.store.all_jobs().values())
         wanted = (job for job in newest if scope in (None, job.scope))
-        stop = None if limit is None else offset + limit
-        jobs = list(itertools.islice(wanted, offset, stop))
-        by_job: dict[str, list[Delivery]] = {job.id: [] for job in jobs}
-        for delivery in self.courier.deliveries(by_job):
+        jobs = list(itertools.islice(wanted, offset, limit and offset + limit))
+        by_job = defaultdict(list)
+        for delivery in self.courier.deliveries({job.id for job in jobs}):
             by_job[delivery.job.id].append(delivery)
         now = self.now()
         return [job_to_control(job, now, by_job[job.id]) for job in jobs]
@@ -6166,29 +5953,26 @@ class VideoMock:
         _check_limit(limit)
         if job_id == "latest":
             job_id = self.store.job("latest")[0].id
-        statuses = (None, str(status))
+        if method is not None:
+            method = method.upper()
+        if status is not None:
+            status = str(status)
 
         def wanted(request: Request) -> bool:
-            url, answered = request.url, str(request.note.status or "closed")
+            answered = str(request.note.status or "closed")
             return (
-                (method is None or request.method == method.upper())
-                and (path is None or url.startswith((path, API + path)))
-                and (
-                    status is None or answered in statuses or f"{answered[0]}xx" in statuses
-                )
-                and (job_id is None or request.note.job_id == job_id)
-                and (scope is None or scope_of(request) == scope)
+                method in (None, request.method)
+                and request.url.startswith((path or "", f"{API}{path}"))
+                and status in (None, answered, f"{answered[0]}xx")
+                and job_id in (None, request.note.job_id)
+                and scope in (None, scope_of(request))
             )
 
+        found: Iterable[Request] = filter(wanted, self.store.newest_requests(since))
         if wait:
             found = self.store.wait_for_requests(wanted, since, count, wait)[::-1]
-        else:
-            newest = filter(wanted, self.store.newest_requests(since))
-            found = list(
-                itertools.islice(newest, None if limit is None else offset + limit)
-            )
-        stop = None if limit is None else offset + limit
-        return [request_to_wire(request) for request in found[offset:stop][::-1]]
+        chosen = itertools.islice(found, offset, limit and offset + limit)
+        return [request_to_wire(request) for request in chosen][::-1]
 
     def wait_for_request(
         self, *, count: int = 1, timeout: float = 5.0, **filters: Any
@@ -6243,21 +6027,14 @@ class VideoMock:
         >>> [finding["rule"] for finding in mock.findings(level="error")]
         ['abandoned']
         """
-        requests = list(self.store.newest_requests())[::-1]
-        jobs = self.store.all_jobs()
-        differences = self.recorder.differences if self.recorder else ()
-        deliveries = self.courier.deliveries()
-        history = History(requests, jobs, deliveries, self.now(), differences)
-        found = findings_of(history)
-        forgotten = self.store.totals()["requests"] - len(requests)
-        if forgotten > 0:
-            text = f"The journal has forgotten {forgotten} requests: what they showed is missing"
-            found.insert(
-                0, Finding("journal-forgot", "note", f"{text}; see --max-requests")
-            )
-        wanted = {"rule": rule, "level": level, "job_id": job_id, "scope": scope}
-        asked = {key: value for key, value in wanted.items() if value is not None}
-        return [f._asdict() for f in found if asked.items() <= f._asdict().items()]
+        return [
+            finding._asdict()
+            for finding in findings_of(self)
+            if rule in (None, finding.rule)
+            and level in (None, finding.level)
+            and job_id in (None, finding.job_id)
+            and scope in (None, finding.scope)
+        ]
 
     def trial_verdict(self, succeeded: bool, stopped_after: float = 0) -> Json:
         """Whether the client passes this mock's trial; AssertionError with the reason if not.
@@ -6265,18 +6042,10 @@ class VideoMock:
         `succeeded` is what the client says of itself; `stopped_after` the seconds after which
         it had to be stopped, if so.
         """
-        verdict = self.judge(succeeded, stopped_after)
+        verdict = verdict_of(self, succeeded, stopped_after)
         if not verdict["passed"]:
             raise AssertionError(f"{self.config.trial}: {verdict['reason']}")
         return verdict
-
-    def judge(self, succeeded: bool, stopped_after: float = 0) -> Json:
-        """The verdict on the client in this mock's trial, whatever it is."""
-        jobs = self.store.all_jobs()
-        requests = self.store.newest_requests()
-        delivered = any(is_whole_clip(request, jobs) for request in requests)
-        trial = TRIALS[self.config.trial]
-        return verdict_of(trial, succeeded, delivered, self.findings(), stopped_after)
 
     def assert_no_findings(self, *, ignore: Collection[str] = ()) -> None:
         """AssertionError that lists all findings but those of the rules to ignore.
@@ -6329,12 +6098,12 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", rf"{API}/chat/completions", refuse_chat),
     ("OPTIONS", rf"{API}(?:/.*)?", answer_preflight),
     ("GET", "/", status_page),
-    ("GET", "/health", control_route(VideoMock.health, "")),
-    ("GET", rf"{CONTROL}/health", control_route(VideoMock.health, "")),
+    ("GET", "/health", control_route(VideoMock.health)),
+    ("GET", rf"{CONTROL}/health", control_route(VideoMock.health)),
     ("GET", rf"{CONTROL}/requests", control_route(VideoMock.requests, "requests")),
     ("GET", rf"{CONTROL}/jobs", control_route(VideoMock.jobs, "jobs", limit=100)),
-    ("GET", rf"{CONTROL}/jobs/{JOB}", control_route(VideoMock.job, "")),
-    ("PATCH", rf"{CONTROL}/jobs/{JOB}", control_route(VideoMock.finish, "")),
+    ("GET", rf"{CONTROL}/jobs/{JOB}", control_route(VideoMock.job)),
+    ("PATCH", rf"{CONTROL}/jobs/{JOB}", control_route(VideoMock.finish)),
     ("GET", rf"{CONTROL}/jobs/{JOB}/clip", control_clip),
     ("GET", rf"{CONTROL}/findings", control_route(VideoMock.findings, "findings")),
     ("GET", rf"{CONTROL}/fixtures", control_route(VideoMock.fixtures, "fixtures")),
@@ -6345,7 +6114,7 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("GET", rf"{CONTROL}/time", control_route(VideoMock.now, "now")),
     ("POST", rf"{CONTROL}/time", control_route(VideoMock.advance, "now")),
     ("GET", rf"{CONTROL}/webhooks", control_route(VideoMock.webhooks, "webhooks")),
-    ("POST", rf"{CONTROL}/reset", control_route(VideoMock.reset, "")),
+    ("POST", rf"{CONTROL}/reset", control_route(VideoMock.reset)),
 ]
 
 
@@ -6579,22 +6348,18 @@ class _Adapter(socketserver.BaseRequestHandler):
     deadline = math.inf
     sending = False  # an answer; else a reader is left able to answer 408
 
-    def setup(self) -> None:
-        self.server.connections.add(self)
-
-    def finish(self) -> None:
-        self.server.connections.discard(self)
-
     def handle(self) -> None:
         """Answer requests until one of both has had enough."""
-        with contextlib.suppress(OSError):  # gone already
-            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.server.connections.add(self)
         try:
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while self.serve_one():
                 pass
             self.linger()
         except OSError as error:
-            self.server.debug(f"{self.client_address[0]} went away: {error!r}")
+            self.server.mock.debug(f"{self.client_address[0]} went away: {error!r}")
+        finally:
+            self.server.connections.discard(self)
 
     def serve_one(self) -> bool:
         """Read one request and answer it; whether another may follow on this connection."""
@@ -6606,9 +6371,7 @@ class _Adapter(socketserver.BaseRequestHandler):
             refusal = error
         self.deadline = math.inf
         note = Note()
-        request = Request(
-            head.method, head.path, head.query, head.headers, body, note, refusal
-        )
+        request = Request(*head[:4], body, note, refusal)
         response = self.server.mock.handle(request)
         if response.dropped:
             note.delivered = False
@@ -6809,35 +6572,33 @@ def _answer_head(
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(socketserver.ThreadingTCPServer):
     """Accepts connections, each of which gets a thread; its own thread watches their deadlines."""
 
     request_queue_size = 1024  # a burst of connections waits instead of being refused
     allow_reuse_address = os.name != "nt"  # where it would hide a busy port
 
-    def __init__(self, mock: VideoMock, debug: Callable[[str], None]) -> None:
+    def __init__(self, mock: MockServer) -> None:
         config = mock.config
         self.mock = mock
-        self.debug = debug
         self.max_body_bytes = int(config.max_body_mb * 1_000_000)
         self.connections: set[_Adapter] = set()
         self.threads = Threads("connection", mock.report)
         self._next_look = 0.0
         self._tls = None
         if config.cert:
-            self._tls = _tls_context(config)
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            try:
+                self._tls.load_cert_chain(config.cert, config.key or None)
+            except (OSError, ValueError) as error:
+                raise SetupError(f"cert: {config.cert}: {error}") from None
         if ":" in config.host:
             self.address_family = socket.AF_INET6
         try:
             super().__init__((config.host, config.port), _Adapter)
         except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            text = f"cannot listen on {config.host}:{config.port}: {reason}"
+            text = f"cannot listen on {config.host}:{config.port}: {reason_of(error)}"
             raise OSError(getattr(error, "errno", None), text) from None
-
-    def server_bind(self) -> None:
-        # Not HTTPServer's, which asks the DNS for a name; that can take seconds.
-        socketserver.TCPServer.server_bind(self)
 
     def get_request(self) -> Any:
         try:
@@ -6862,7 +6623,7 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
         if isinstance(error, OSError):
-            self.debug(f"connection lost: {error}")
+            self.mock.debug(f"connection lost: {error}")
         elif error is not None:
             self.mock.report(error)
 
@@ -6888,13 +6649,9 @@ class _Server(ThreadingHTTPServer):
         self.threads.join(5.0)
 
 
-def _tls_context(config: Config) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(config.cert, config.key or None)
-    except (OSError, ValueError) as error:
-        raise SetupError(f"cert: {config.cert}: {error}") from None
-    return context
+def reason_of(error: Exception) -> str:
+    """What went wrong, without the number that an OSError begins with."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 class MockServer(VideoMock):
@@ -6931,7 +6688,7 @@ class MockServer(VideoMock):
         if self.stopping.is_set():
             raise RuntimeError("the mock has been stopped: make another one")
         if self._server is None:
-            self._server = _Server(self, self.debug)
+            self._server = _Server(self)
             self._process_id = os.getpid()
             self._thread = threading.Thread(
                 target=self._server.serve_forever, name="openrouter_video_mock", daemon=True
@@ -7012,7 +6769,6 @@ def pytest_configure(config: Any) -> None:
 # the start, 2 for wrong usage.
 
 _ENVIRONMENT = "OPENROUTER_VIDEO_MOCK_"
-_SHORT_FLAGS = {"port": ["-p"], "fixtures": ["-f"], "quiet": ["-q"], "verbose": ["-v"]}
 _DEFAULT_PORT = 8080
 COMMANDS: dict[str, Json] = json.loads("""{
   "validate": {"type": "boolean",
@@ -7032,8 +6788,8 @@ COMMANDS: dict[str, Json] = json.loads("""{
     "help": "trials at once (default: the number of cores)"},
   "report": {"type": "string", "metavar": "FILE",
     "help": "with --trial: write the verdicts as JSON"},
-  "quiet": {"type": "boolean", "help": "no line per request"},
-  "verbose": {"type": "boolean", "help": "a line for lost connections too"}
+  "quiet": {"type": "boolean", "short": ["-q"], "help": "no line per request"},
+  "verbose": {"type": "boolean", "short": ["-v"], "help": "a line for lost connections too"}
 }""")  # like SETTINGS, for what is no setting of a mock
 _EXAMPLES = f"""Every flag has a twin in the environment, such as {_ENVIRONMENT}PORT=9000;
 repeatable ones are separated by commas there, and {_ENVIRONMENT}FAULT is a JSON object or list.
@@ -7064,7 +6820,7 @@ def build_parser() -> Any:
     )
     defaults = Config(port=_DEFAULT_PORT)._asdict()
     for name, option in OPTIONS.items():
-        flags = [*_SHORT_FLAGS.get(name, ()), _flag(name)]
+        flags = [*option.get("short", ()), _flag(name)]
         if "metavar" not in option:
             parser.add_argument(*flags, action="store_true", help=option["help"])
             continue
@@ -7091,10 +6847,11 @@ def _environment_flags(environment: Mapping[str, str]) -> list[str]:
         option = OPTIONS[name]
         if "metavar" not in option:
             flags += [_flag(name)] * (text.lower() not in ("0", "false", "no"))
-        elif option.get("repeats") and name != "fault":
-            flags += [f"{_flag(name)}={part}" for part in text.split(",")]
-        else:
-            flags.append(f"{_flag(name)}={text}")
+            continue
+        parts = [text]
+        if option.get("repeats") and name != "fault":
+            parts = text.split(",")
+        flags += [f"{_flag(name)}={part}" for part in parts]
     return flags
 
 
@@ -7104,18 +6861,16 @@ def read_settings(
     """Settings and commands: of the command line, else of the environment.  Exit 2 for bad ones."""
     parser = build_parser()
     given: Json = {}
-    command: list[str] = []
     try:
         given = vars(parser.parse_args(_environment_flags(environment)))
         given.update(vars(parser.parse_args(argv)))
-        command = given.pop("command", [])
-        for name, text in given.items():
-            option = OPTIONS[name]
+        for name in [name for name in OPTIONS if name in given]:
+            option, text = OPTIONS[name], given[name]
             if option.get("repeats"):
                 values = [from_text(option, part) for part in text]
                 # --fault takes a list as well
                 given[name] = [v for value in values for v in _as_list(value)]
-            elif isinstance(text, str):
+            else:
                 given[name] = from_text(option, text)
             if name not in COMMANDS:
                 given[name] = checked_setting(name, given[name], _flag(name))
@@ -7123,12 +6878,12 @@ def read_settings(
                 checked(option, given[name], _flag(name))
     except SetupError as error:
         parser.error(str(error))
-    commands = {name: given.pop(name, None) for name in COMMANDS}
+    commands = {name: given.pop(name, None) for name in (*COMMANDS, "command")}
     if commands["wait"] is not None and not commands["check"]:
         parser.error("--wait goes with --check")
-    if bool(command) != bool(commands["trial"]):
+    if bool(commands["command"]) != bool(commands["trial"]):
         parser.error("--trial goes with a command: --trial -- node my_client.mjs")
-    return {"port": _DEFAULT_PORT, **given}, {**commands, "command": command}
+    return {"port": _DEFAULT_PORT, **given}, commands
 
 
 def main(
@@ -7161,19 +6916,14 @@ def main(
                 server.debug = log.say_soon
             server.notice = log.say_soon
             server.start()
-        except SetupError as error:
-            log.say(printable(str(error)))
-            return 1
-        except OSError as error:
-            log.say(error.strerror)
+        except (SetupError, OSError) as error:
+            log.say(printable(reason_of(error)))
             return 1
         try:
             for note in (*server.store.loaded.notes, server.store.loaded.catalogue):
                 log.say(printable(note))
-            if server.config.record:
-                where = (
-                    f"{server.config.upstream} with the client's key: that costs real money"
-                )
+            if config.record:
+                where = f"{config.upstream} with the client's key: that costs real money"
                 log.say(printable(f"recording: what no fixture takes goes to {where}"))
             _serve(server, out, commands["until_stdin_closes"])
         finally:
@@ -7219,9 +6969,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _serve(server: MockServer, out: TextIO, until_stdin_closes: bool) -> None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # stdout may be closed
-        out.write(f"openrouter_video_mock listening on {server.url}\n")
-        out.flush()
+    _print(f"openrouter_video_mock listening on {server.url}", out)
     gc.freeze()  # nothing here makes cycles: looking for them among 10,000 jobs lengthens the tails
     gc.set_threshold(100_000)
     if until_stdin_closes:
@@ -7253,9 +7001,9 @@ def run_trials(
         for row in pool.map(run, names):
             rows.append(row)
             for line in _trial_lines(row, out.isatty()):
-                print(line, file=out, flush=True)
+                _print(line, out)
     except (SetupError, OSError) as error:
-        say(f"{commands['command'][0]}: {getattr(error, 'strerror', None) or error}")
+        say(f"{commands['command'][0]}: {reason_of(error)}")
         return 1
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -7263,9 +7011,9 @@ def run_trials(
             _end_group(group)
     failed = [row["trial"] for row in rows if not row["passed"]]
     summary = f"{len(rows) - len(failed)} of {len(rows)} passed"
-    print(
-        f"{summary}{'; failed: ' * bool(failed)}{', '.join(failed)}", file=out, flush=True
-    )
+    if failed:
+        summary += f"; failed: {', '.join(failed)}"
+    _print(summary, out)
     if commands["report"]:
         with open(commands["report"], "w", encoding="utf-8") as file:
             json.dump(rows, file, indent=2)
@@ -7300,10 +7048,11 @@ def _run_trial(
             start_new_session=True,
         )
         running.add(process.pid)
+        status: int | None = None
         try:
-            status: int | None = process.wait(timeout)
+            status = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            status, stopped_after = None, timeout
+            stopped_after = timeout
         _end_group(process.pid)
         process.wait()
         running.discard(process.pid)
@@ -7313,7 +7062,7 @@ def _run_trial(
             "says": TRIALS[name].says,
             "exit": status,
             "seconds": round(_monotonic() - started, 1),
-            **mock.judge(status == 0, stopped_after),
+            **verdict_of(mock, status == 0, stopped_after),
             "output": output.read().decode("utf-8", "replace"),
         }
 
@@ -7349,12 +7098,13 @@ def validate(config: Config, out: TextIO, say: Callable[[str], None]) -> int:
         return 1
     for note in loaded.notes:
         say(printable(note))
-    with contextlib.suppress(
-        OSError, ValueError, AttributeError
-    ):  # stdout may be closed or full
-        out.write(f"ok: {len(loaded.fixtures)} fixtures, {loaded.catalogue}\n")
-        out.flush()
+    _print(f"ok: {len(loaded.fixtures)} fixtures, {loaded.catalogue}", out)
     return 0
+
+
+def _print(line: str | None, stream: TextIO | None) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, full or none
+        print(line, file=stream, flush=True)
 
 
 class _Log:
@@ -7372,10 +7122,7 @@ class _Log:
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
 
     def say(self, line: str | None) -> None:
-        with contextlib.suppress(
-            OSError, ValueError, AttributeError
-        ):  # whoever read it has gone
-            print(line, file=self._stream, flush=True)
+        _print(line, self._stream)
 
     def say_soon(self, line: str | None) -> None:
         with contextlib.suppress(queue.Full):
@@ -7400,9 +7147,8 @@ def check_health(config: Config, wait: float, say: Callable[[str], None]) -> int
     while True:
         connection = http.client.HTTPConnection(host, config.port, timeout=2)
         if config.cert:  # its own, so there is nothing to verify it by
-            context = ssl._create_unverified_context()
             connection = http.client.HTTPSConnection(
-                host, config.port, timeout=2, context=context
+                host, config.port, timeout=2, context=ssl._create_unverified_context()
             )
         reason = "something else answers there"
         try:
