@@ -64,6 +64,7 @@ import math
 import os
 import queue
 import re
+import selectors
 import signal
 import socket
 import socketserver
@@ -338,7 +339,7 @@ def _shown(value: Any) -> str:
 def from_text(schema: Json, text: str) -> Any:
     """What the text of a flag, variable or query means; what means nothing is left as it is."""
     kind = schema.get("type")
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OverflowError, RecursionError):
         if kind == "object":
             return json.loads(text)
         if kind == "array":
@@ -1365,7 +1366,7 @@ FAULT_SCHEMA: Json = json.loads("""{
     "metadata": {"type": "object"},
     "retryAfter": {"type": "number", "minimum": 0, "maximum": 1e9},
     "body": {},
-    "contentType": {"type": "string"},
+    "contentType": {"type": "string", "pattern": "[ -~]{1,200}"},
     "delay": {"type": "number", "minimum": 0, "maximum": 3600},
     "close": {"type": "boolean"},
     "lost": {"type": "boolean"},
@@ -1407,6 +1408,8 @@ def fault_from_json(value: Any, place: str = "fault") -> Fault:
         return fault
     if not isinstance(body, str):
         body = to_json(body).decode()
+    if fault.status in (204, 205, 304) and body:
+        raise complaint(f"{place}.status", "is an answer without a body")
     return fault._replace(status=fault.status or 200, body=body.encode())
 
 
@@ -1680,7 +1683,7 @@ MODEL_SCHEMA: Json = json.loads("""{
     "generate_audio": {"type": "boolean", "nullable": true},
     "seed": {"type": "boolean", "nullable": true},
     "pricing_skus": {"type": "record", "nullable": true, "values":
-      {"type": "string", "pattern": "[0-9]+([.][0-9]+)?(e-?[0-9]+)?"}},
+      {"type": "string", "pattern": "[0-9]{1,9}([.][0-9]{1,30})?(e-[0-9]{1,2})?"}},
     "allowed_passthrough_parameters": {"type": "array", "items": {"type": "string"}},
     "_defaults": {"type": "object", "properties": {
       "duration": {"type": "int", "minimum": 1},
@@ -1688,8 +1691,8 @@ MODEL_SCHEMA: Json = json.loads("""{
       "aspect_ratio":
         {"enum": ["16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "9:21"]}}},
     "_billing": {"type": "object", "properties": {
-      "factor": {"type": "number", "minimum": 0},
-      "minimum_seconds": {"type": "number", "minimum": 0}}}
+      "factor": {"type": "number", "minimum": 0, "maximum": 1000},
+      "minimum_seconds": {"type": "number", "minimum": 0, "maximum": 1000}}}
   }
 }""")
 
@@ -1858,8 +1861,9 @@ def load_fixtures(sources: Sequence[Any], recording: bool = False) -> Loaded:
     lists = [part for part in parts if part.models is not None]
     checked = not lists or any(part.models for part in lists)
     if not any(part.models for part in lists) and None not in sources:
-        with collecting(problems):
-            lists = [part for part in _parts_of(None, 0, stamps, problems) if part.models]
+        passed_by: list[str] = []  # what is wrong with it does not matter here
+        with collecting(passed_by):
+            lists = [part for part in _parts_of(None, 0, stamps, passed_by) if part.models]
     if problems:
         failure = SetupError(*problems)
         failure.stamps = stamps
@@ -2102,7 +2106,7 @@ def after_poll(job: Job, now: float) -> Job:
 
 
 def after_advance(job: Job, now: float, polls: int) -> Job:
-    """The job after the clock was moved on from `now` by as much as stands for so many polls."""
+    """The job after the clock was moved on, as if polled so often after `now`."""
     ends_at, needed = job.ends_at, _polls_to_end(job)
     if needed <= polls:
         ends_at = min(ends_at, now + needed * POLL_SECONDS)
@@ -2117,6 +2121,7 @@ class Note:
     fixture: str | None = None
     fault: str | None = None
     error: str | None = None  # the message of a refusal
+    upstream: str | None = None  # to which it was passed on
     hint: str | None = None  # where a request that missed the API was meant to go
     closest: list[Json] | None = None
     status: int | None = None  # None: the connection was closed without an answer
@@ -2127,6 +2132,7 @@ class Note:
     struck: Fault | None = None
     route = ""  # name of the handler
     shown: Status | None = None  # by a poll
+    to_the_end = False  # of a range: whether it ends where the clip does
     ms = 0.0
     seq = 0
     time = 0.0
@@ -2208,9 +2214,9 @@ class Store:
             self._fixtures.append(_SUCCESS)
         matches = [fixture.source["match"] for fixture in self._fixtures]
         self._named = {match["model"] for match in matches if "model" in match}
-        self._models: dict[str, Model] = {}
-        for model in loaded.models:
-            self._models[model.id] = self._models[model.canonical_slug] = model
+        # Made aside: it is read without the lock.
+        by_id = {model.id: model for model in loaded.models}
+        self._models = {model.canonical_slug: model for model in loaded.models} | by_id
 
     def reset(self) -> None:
         with self._lock:
@@ -2241,8 +2247,9 @@ class Store:
             before, offset = self.now(), self._offset
             self._offset += seconds
             polls = int(self._offset // POLL_SECONDS - offset // POLL_SECONDS)
+            last_poll = before - offset % POLL_SECONDS
             for job in list(self._open.values()) * bool(polls):
-                self._put(after_advance(job, before, polls))
+                self._put(after_advance(job, last_poll, polls))
             self._settle()
             return self.now()
 
@@ -2345,7 +2352,8 @@ class Store:
         if epoch != self.epoch:
             return Counter()
         counts = self._counts.setdefault(scope, Counter())
-        if len(self._counts) > _MAX_SCOPES:
+        self._counts.move_to_end(scope)
+        if len(self._counts) > _MAX_SCOPES + self.config.max_jobs:
             self._counts.popitem(last=False)
         return counts
 
@@ -2477,6 +2485,12 @@ class Store:
                 return False
             self._put(job._replace(lookups=job.lookups + 1))
             return job.lookups > 0
+
+    def jobs(self, scope: str | None, offset: int, limit: int | None) -> list[Job]:
+        with self._lock:
+            newest = reversed(self._jobs.values())
+            wanted = (job for job in newest if scope in (None, job.scope))
+            return list(itertools.islice(wanted, offset, limit and offset + limit))
 
     def all_jobs(self) -> dict[str, Job]:
         """All jobs by id."""
@@ -3188,7 +3202,8 @@ class Threads:
         """Wait for all, for so many seconds at most; what hangs longer is left to itself."""
         end = _monotonic() + seconds
         for thread in list(self._running):
-            thread.join(max(0, end - _monotonic()))
+            with contextlib.suppress(RuntimeError):  # just about to be started
+                thread.join(max(0, end - _monotonic()))
 
 
 class Courier:
@@ -3340,10 +3355,15 @@ class Courier:
             self._under_way -= 1
             if delivery.number in self._pending:  # a reset forgets it
                 self._keep(delivery)
+            self._news = True  # there is room for another
+            self._changed.notify_all()
 
     def _attempt(self, delivery: Delivery, fault: Fault) -> None:
         started = _monotonic()
-        body = (fault.body or delivery.body)[: fault.truncate]
+        body = delivery.body
+        if fault.body is not None:
+            body = fault.body
+        body = body[: fault.truncate]
         headers = _webhook_headers(delivery.job, delivery.body, self._config.webhook_secret)
         outcome: Json = {"at": round(self._store.now(), 3)}
         if fault.label:
@@ -3368,7 +3388,9 @@ class Courier:
         """POST, and the status of the answer."""
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or 80
-        path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+        path = parts._replace(
+            scheme="", netloc="", path=parts.path or "/", fragment=""
+        ).geturl()
         path = quote(path, safe="%/?&=:;,+~!$'()*@[]")
         if parts.scheme == "https":
             port = parts.port or 443
@@ -3382,6 +3404,8 @@ class Courier:
             connection.sock = sock
             connection.request("POST", path, body, {**headers, "Connection": "close"})
             response = connection.getresponse()
+            if _monotonic() >= self._sockets[sock]:
+                raise TimeoutError("no whole answer in time")
             with contextlib.suppress(OSError, http.client.HTTPException):
                 sock.settimeout(0.2)  # let the receiver finish its answer
                 response.read(65_536)
@@ -3406,7 +3430,9 @@ class Courier:
 def shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
     """End a socket's reading, writing or both, whoever may be blocked in it."""
     with contextlib.suppress(OSError):  # gone already
-        sock.shutdown(how)
+        socket.socket.shutdown(
+            sock, how
+        )  # not SSLSocket's, which would go on in plain text
 
 
 # ============ 8. Requests and responses =====================================================
@@ -3466,6 +3492,7 @@ class Response(NamedTuple):
     truncate: int | None = None  # send this many bytes of the body and close
     stall: float = 0.0  # real seconds of silence before the close
     dropped: bool = False  # close without an answer
+    live: bool = False  # each block of the stream is sent as it comes
 
 
 # Recorded on every response below /api/v1.
@@ -3507,6 +3534,7 @@ def clip_response(
     if part is not None:
         status, (start, stop) = 206, part
         headers += (("Content-Range", f"bytes {start}-{stop - 1}/{size}"),)
+    request.note.to_the_end = stop == size
     blocks = _blocks(clip, start, stop)
     return Response(status, headers=headers, stream=blocks, length=stop - start)
 
@@ -3536,7 +3564,7 @@ def _blocks(clip: bytes | str, start: int, stop: int) -> Iterator[bytes]:
         while start < stop:
             block = file.read(min(_BLOCK_BYTES, stop - start))
             if not block:
-                return
+                raise ConnectionError(f"{clip!r} was cut short")
             start += len(block)
             yield block
 
@@ -4035,7 +4063,9 @@ _CONTRACT["list_video_models"]["properties"]["data"]["items"] = {
     "required": list(Model("", "").to_wire()),
 }
 _UPSTREAM_SECONDS = 60.0  # of silence
-_KEPT_HEADERS = "content-type|retry-after|x-generation-id|location|x-ratelimit-.*"
+_KEPT_HEADERS = (
+    "content-type|content-range|retry-after|x-generation-id|location|x-ratelimit-.*"
+)
 _UNSENT_HEADERS = (
     "host|connection|content-length|transfer-encoding|accept-encoding|expect|"
     "x-test-id|x-aimock-context|x-aimock-strict"
@@ -4055,8 +4085,9 @@ def differences_from_contract(
         usual = 202
     elif route == "get_video_content":
         form = "video/mp4"
-    elif route == "get_video" and isinstance(answer, dict):
-        name = _FORM_OF_POLL.get(str(answer.get("status")), "waiting")
+    elif route == "get_video":
+        fields = answer if isinstance(answer, dict) else {}
+        name = _FORM_OF_POLL.get(str(fields.get("status")), "waiting")
     if name != route:
         place = f"{route} ({name})"
     if status != usual:
@@ -4069,7 +4100,7 @@ def differences_from_contract(
             text = re.sub(".*received undefined", "is missing", issue["message"])
             yield f"{place}: {path}: {text}"
         keys = list(_CONTRACT[name]["properties"])
-        known = [key for key in answer or () if key in keys]
+        known = [key for key in answer if key in keys] if isinstance(answer, dict) else []
         if known != sorted(known, key=keys.index):
             yield f"{place}: the keys come in another order: {', '.join(known)}"
 
@@ -4099,11 +4130,13 @@ class Recorder:
         self._jobs: dict[str, tuple[str, float]] = {}
         self._signed: dict[str, list[str]] = {}
         self.differences: list[str] = []
-        with contextlib.suppress(OSError, ValueError):
-            before = _read_document(os.path.join(self._folder, "recorded.json"))
-            self._fixtures = {
-                json.dumps(item["match"]): item for item in before["fixtures"]
-            }
+        path = os.path.join(self._folder, "recorded.json")
+        if os.path.exists(path):
+            # If it is broken, SetupError: else the next recording would wipe it out.
+            sources = [
+                fixture.source for fixture in part_of_file(path, _stamp(path)).fixtures
+            ]
+            self._fixtures = {json.dumps(source["match"]): source for source in sources}
 
     def pass_on(self, request: Request, job_id: str) -> Response:
         """The upstream's answer with URLs on the mock's origin; 502 if there is none."""
@@ -4112,18 +4145,23 @@ class Recorder:
         url = self._mock.config.upstream.rstrip("/") + request.url.removeprefix(API)
         sent = request.headers.items()
         headers = {k: v for k, v in sent if not re.fullmatch(_UNSENT_HEADERS, k)}
-        if "signature" in request.parameters:
-            headers.pop("authorization", None)
+        if "signature" in request.parameters:  # which may lead to another host
+            for name in _SECRET_HEADERS:
+                headers.pop(name, None)
             signed = self._signed.get(job_id, [])
-            if index < len(signed):
+            if index < len(signed) and is_url(signed[index]):
                 url = signed[index]
         text, value = b"", None
         try:
             answer = _ask(url, request, headers)
-            is_clip = route == "get_video_content" and answer.status == 200
+            is_clip = route == "get_video_content" and answer.status in (200, 206)
             if not is_clip:
                 with answer:
                     text = answer.read()
+                if (
+                    not text and answer.length is None
+                ):  # nor does its head say that it is so
+                    raise http.client.HTTPException("an answer that broke off")
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
             raise ApiError(502, f"The upstream could not be reached: {reason}") from None
@@ -4132,10 +4170,15 @@ class Recorder:
         kind = answer.headers.get("content-type", "")
         self._differ(differences_from_contract(route, answer.status, kind, value))
         came = answer.headers.items()
-        kept = tuple((k, v) for k, v in came if re.fullmatch(_KEPT_HEADERS, k.lower()))
+        kept = tuple(
+            (k, " ".join(v.split()))
+            for k, v in came
+            if re.fullmatch(_KEPT_HEADERS, k.lower())
+        )
         kept += _API_HEADERS
         if is_clip:
-            return Response(200, b"", kept, self._stream(answer, job_id, index))
+            stream = self._stream(answer, job_id, index)
+            return Response(answer.status, b"", kept, stream, live=True)
         if isinstance(value, dict):
             with self._lock:
                 self._learn(request, answer, value)
@@ -4154,7 +4197,7 @@ class Recorder:
                 count = len(wire[key])
                 wire[key] = [links.content_url(job_id, i) + more for i in range(count)]
         if isinstance(value.get("urls"), list):
-            self._signed[job_id] = value["urls"]
+            self._signed[job_id] = list(map(str, value["urls"]))
         return wire
 
     def _learn(self, request: Request, answer: Any, value: Json) -> None:
@@ -4163,9 +4206,9 @@ class Recorder:
         match = _recorded_match(request.body)
         key, started = self._jobs.get(str(value.get("id")), ("", now))
         if route == "list_video_models" and answer.status == 200:
-            known = MODEL_SCHEMA["properties"]
-            models = [{k: m[k] for k in m if k in known} for m in value.get("data") or ()]
-            self._write("models.json", {"models": models})
+            models = list(_usable_models(value.get("data")))
+            if models:
+                self._write("models.json", {"models": models})
         elif route == "create_video" and match and answer.status < 300:
             self._jobs[str(value.get("id"))] = (json.dumps(match), now)
         elif route == "create_video" and match:
@@ -4176,19 +4219,20 @@ class Recorder:
             if isinstance(error, dict):
                 parts = ("message", "metadata")
                 response["error"] = {k: error[k] for k in parts if k in error}
-            if retry_after.isdigit():
+            if re.fullmatch("[0-9]{1,9}", retry_after):
                 response["retryAfter"] = int(retry_after)
             self._keep({"match": match, "response": response})
         elif route == "get_video" and status in ENDING_NAMES and key:
             if self._video(key).get("status") == status:
                 return
-            facts = {**(value.get("usage") or {}), "error": value.get("error")}
-            video = {"status": status, "stored": "urls" in value}
-            for name in ("cost", "is_byok", "error"):
-                if facts.get(name) is not None:
-                    video[name] = facts[name]
-            if status == Status.COMPLETED.value:
-                video["count"] = len(value.get("unsigned_urls") or ())
+            usage, urls = value.get("usage"), value.get("unsigned_urls")
+            video: Json = {"status": status, "stored": "urls" in value}
+            if status != Status.COMPLETED.value:
+                video["error"] = value.get("error")
+            elif isinstance(usage, dict) and isinstance(urls, list):
+                video["count"] = len(urls)
+                known = ("cost", "is_byok")
+                video.update({name: usage[name] for name in known if name in usage})
             fixture = {"match": json.loads(key), "response": {"video": video}}
             self._keep({**fixture, "_took": f"{now - started:.1f} s"})
 
@@ -4197,6 +4241,11 @@ class Recorder:
         return video
 
     def _keep(self, fixture: Json) -> None:  # self._lock is held
+        try:
+            fixture_from_json(fixture, "the upstream's answer", "", self._folder)
+        except SetupError as error:
+            self._mock.notice(printable(f"not recorded: {error}"))
+            return
         self._fixtures[json.dumps(fixture["match"])] = fixture
         self._write("recorded.json", {"fixtures": list(self._fixtures.values())})
 
@@ -4207,39 +4256,67 @@ class Recorder:
                 self.differences += fresh
                 self._write("differences.json", {"_differences": self.differences})
 
-    def _write(self, name: str, data: Any) -> bool:  # self._lock is held
-        if not isinstance(data, bytes):
-            data = json.dumps(data, indent=2, ensure_ascii=False).encode()
+    def _write(self, name: str, data: Json) -> None:  # self._lock is held
+        text = json.dumps(data, indent=2, ensure_ascii=False).encode()
         path = os.path.join(self._folder, name)
         try:
             os.makedirs(self._folder, exist_ok=True)
             with open(f"{path}.part", "wb") as file:
-                file.write(data)
+                file.write(text)
             os.replace(f"{path}.part", path)
+        except OSError as error:
+            self._mock.notice(printable(f"not recorded: {path}: {error.strerror}"))
+
+    def _stream(self, answer: Any, job_id: str, index: int) -> Iterator[bytes]:
+        """The clip as it comes, kept as a file once it is whole."""
+        key, _ = self._jobs.get(job_id, ("", 0.0))
+        name = f"{hashlib.sha256(key.encode()).hexdigest()[:12]}-{index}.mp4"
+        part = os.path.join(self._folder, f"{name}.{threading.get_ident()}.part")
+        keeping = bool(key) and answer.status == 200
+        try:
+            with contextlib.suppress(OSError):
+                os.unlink(part)  # of a run that was killed
+            while block := answer.read1(_BLOCK_BYTES):
+                keeping = keeping and self._append(part, block)
+                yield block
+            if answer.length:
+                raise http.client.IncompleteRead(b"", answer.length)
+            if keeping:
+                self._keep_clip(key, name, part, index)
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"the upstream's download broke off: {error}") from None
+        finally:
+            answer.close()
+            with contextlib.suppress(OSError):  # mostly it has its name by now
+                os.unlink(part)
+
+    def _append(self, path: str, block: bytes) -> bool:
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+            with open(path, "ab") as file:
+                file.write(block)
         except OSError as error:
             self._mock.notice(printable(f"not recorded: {path}: {error.strerror}"))
             return False
         return True
 
-    def _stream(self, answer: Any, job_id: str, index: int) -> Iterator[bytes]:
-        """The clip as it comes, kept as a file once it is whole."""
-        blocks = []
-        try:
-            with answer:
-                while block := answer.read(_BLOCK_BYTES):
-                    blocks.append(block)
-                    yield block
-            if answer.length:
-                raise http.client.IncompleteRead(b"", answer.length)
-        except http.client.HTTPException as error:
-            raise ConnectionError(f"the upstream's download broke off: {error}") from None
-        key, _ = self._jobs.get(job_id, ("", 0.0))
-        name = f"{hashlib.sha256(key.encode()).hexdigest()[:12]}-{index}.mp4"
-        with self._lock:
+    def _keep_clip(self, key: str, name: str, part: str, index: int) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            os.replace(part, os.path.join(self._folder, name))
             video = self._video(key)
-            if self._write(name, b"".join(blocks)) and video and index == 0:
+            if video and index == 0:
                 video["file"] = name
                 self._keep(self._fixtures[key])
+
+
+def _usable_models(data: Any) -> Iterator[Json]:
+    """Of a list of models what a fixture file can hold."""
+    known = MODEL_SCHEMA["properties"]
+    for model in data if isinstance(data, list) else ():
+        if isinstance(model, dict):
+            kept = {key: model[key] for key in model if key in known}
+            if not any(issues_of(MODEL_SCHEMA, kept, strict=True)):
+                yield kept
 
 
 _UNRECORDED = ("model", "prompt", "callback_url", "session_id", "trace", "user")
@@ -4247,15 +4324,18 @@ _UNRECORDED = ("model", "prompt", "callback_url", "session_id", "trace", "user")
 
 def _recorded_match(body: bytes) -> Json | None:
     """What a submit must be like to get this answer again: images by number and kind only."""
-    submit = shown_body(body)
-    if not isinstance(submit, dict) or not isinstance(submit.get("model"), str):
+    try:
+        submit = parse_json(body)
+    except ValueError:
+        return None
+    if any(issues_of(REQUEST_SCHEMA, submit)):
         return None
     kept = {key: submit[key] for key in _FIELDS if key in submit and key not in _UNRECORDED}
     for key, part in (("frame_images", "frame_type"), ("input_references", "type")):
         if key in kept:
             kept[key] = [{part: image[part]} for image in kept[key]]
-    prompt = {"equals": str(submit.get("prompt", ""))}
-    return {"prompt": prompt, "model": submit["model"], "body": kept}
+    prompt = {"equals": submit.get("prompt", "")}
+    return {"prompt": prompt, "model": submit["model"], "body": shorten(kept)}
 
 
 # ============ 11. Findings: what the client does wrong ======================================
@@ -4320,9 +4400,8 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
         body = shown_body(request.body)
         if isinstance(body, dict):
             yield from _mistakes_in_submit(body, job)
-        if "form" in kind and not (
-            isinstance(body, dict) and body
-        ):  # as the OpenAI SDK sends it
+        if "form" in kind and request.body[:1] not in (b"{", b"["):
+            # As the OpenAI SDK sends it; JSON has this type from curl.
             text = f"A submit came as {kind}: this API takes JSON; send application/json"
             yield "not-json", text
     if (note.hint or "").startswith("did you mean"):
@@ -4351,7 +4430,9 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
 
             cure = "".join(difflib.get_close_matches(key, list(_FIELDS), 1))
         advice = f'use "{cure}"' if cure else "leave it out, there is no such thing here"
-        text = f'"{key}" is no field of this API: it is dropped silently and the job billed'
+        text = f'"{key}" is no field of this API: it is dropped silently'
+        if job is not None:
+            text += " and the job billed"
         yield "ignored-field", f"{text}; {advice}"
     if body.get("frame_images") and body.get("input_references"):
         text = "frame_images win: the input_references beside them are not used"
@@ -4360,14 +4441,13 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
         return
 
     model, shape = job.model, job.submit.shape
-    if parse_size(shape.size or "") and (shape.resolution or shape.aspect_ratio):
-        other = output_size(shape._replace(size=None), model)
-        if output_size(shape, model) != other:
-            asked = "x".join(map(str, other))
-            text = f"size {shape.size} wins over resolution and aspect_ratio ({asked})"
-            yield "size-conflict", f"{text}; send one of them"
+    size = parse_size(shape.size or "")
+    if size and _contradicts(size, shape):
+        text = f"size {shape.size} wins over the resolution or aspect_ratio beside it"
+        yield "size-conflict", f"{text}; send one of them"
     for key in ("seed", "generate_audio"):
-        if body.get(key) not in (None, False) and getattr(model, key) is False:
+        asked = body.get(key, False) is not False and body[key] is not None
+        if asked and getattr(model, key) is False:
             text = (
                 f"{model.id} does not support {key}: it has no effect, and some providers"
             )
@@ -4383,10 +4463,21 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
             yield "unknown-option", text
 
 
+def _contradicts(size: tuple[int, int], shape: Shape) -> bool:
+    """Whether a size is another than what is asked for beside it, by more than rounding."""
+    wrong = False
+    if shape.resolution:
+        wrong = abs(min(size) / _SHORT_SIDES[shape.resolution] - 1) > 0.05
+    if shape.aspect_ratio:
+        wide, high = map(int, shape.aspect_ratio.split(":"))
+        wrong = wrong or abs(size[0] / size[1] * high / wide - 1) > 0.05
+    return wrong
+
+
 def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator[Seen]:
     """What all requests about one job show."""
     polls = [request for request in course if request.note.route == "get_video"]
-    ended = list(itertools.dropwhile(lambda poll: poll.note.shown not in ENDINGS, polls))
+    ended = list(itertools.dropwhile(lambda poll: not _shows_end(poll), polls))
     late = ended[1:]
     if len(late) > 1:  # one more is fine
         text = f"{len(late)} polls after the client was told that the job is {job.ending.value}"
@@ -4398,7 +4489,7 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
     if knows_id and not ended and not job.callback_url:  # else it waits for the webhook
         last = (submits + polls)[-1]
         status = last.note.status
-        text = f"Not asked for since {now - last.note.time:.0f} s, its end was never seen"
+        text = f"Last asked for {now - last.note.time:.0f} s ago, its end was never seen"
         if status is None or status == 429 or status >= 500:
             text = f"Given up after a poll that got {status or 'no answer'}"
         text += ": the job goes on and is paid; keep polling until it ends"
@@ -4409,19 +4500,27 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
     if completed and job.plan.outputs and not downloads:
         text = "Completed, and no output was downloaded; it is kept for a day only"
         yield "never-downloaded", text, ended[:1]
-    answered = [download for download in downloads if download.note.status == 200]
-    over = [download for download in answered if download.note.delivered is not None]
-    if len(answered) == len(over) == 1 and not is_whole_clip(over[0], job):
-        text = "The only download of this job was not a whole clip, and not tried again"
-        text += ": check length and type, and ask once more"
-        yield "broken-download-kept", text, over
+    by_index: dict[str, list[Request]] = defaultdict(list)
+    for download in downloads:
+        by_index[download.parameters.get("index") or "0"].append(download)
+    for tries in by_index.values():
+        over = [t for t in tries if t.note.status == 200 and t.note.delivered is not None]
+        if len(tries) == len(over) == 1 and not is_whole_clip(over[0], job):
+            text = "The only download of this job was not a whole clip, and not tried again"
+            text += ": check length and type, and ask once more"
+            yield "broken-download-kept", text, over
+
+
+def _shows_end(poll: Request) -> bool:
+    return poll.note.shown in ENDINGS and poll.note.delivered is not False
 
 
 def is_whole_clip(download: Request, job: Job) -> bool:
-    """Whether a whole clip left the socket with the answer to this request for content."""
+    """Whether the clip, to its end, left the socket with the answer to this request."""
     note = download.note
-    is_clip = note.status == 200 and "200" not in (note.fault or "")
-    return is_clip and note.delivered is True and job.plan.clip != b""
+    replaced = note.struck is not None and note.struck.prevents
+    is_clip = note.status == 200 or (note.status == 206 and note.to_the_end)
+    return is_clip and not replaced and note.delivered is True and job.plan.clip != b""
 
 
 def _again(
@@ -4456,14 +4555,15 @@ def _mistakes_in_repeating(
         lambda r: (scope_of(r), r.method, r.path),
         lambda r: bool(r.note.retry_after),
     ):
-        waited = pair[1].note.time - pair[0].note.time
+        sent_at = pair[1].note.time - pair[1].note.ms / 1000
+        waited = sent_at - pair[0].note.time
         asked = pair[0].note.retry_after or 0
-        if waited < asked - 0.1:
+        if 0 <= waited < asked - 0.1:
             text = f"Came back after {waited:.1f} s although Retry-After said {asked} s"
             text += ": that prolongs the limit; wait as long as it says"
             yield "retry-after-ignored", text, pair
     for pair in _again(
-        requests,
+        [request for request in requests if request.note.route not in ("", "get_key")],
         lambda r: (r.method, r.url, r.headers.get("authorization"), r.body),
         lambda r: r.note.status in (400, 401, 402, 403, 413),
     ):
@@ -4587,17 +4687,17 @@ TRIALS: dict[str, Trial] = {
 }
 
 
-def verdict_of(mock: VideoMock, succeeded: bool, stopped_after: float) -> Json:
-    """Whether the client passes this mock's trial, in a word why, and what else is to be said."""
-    trial, jobs = TRIALS[mock.config.trial], mock.store.all_jobs()
-    findings = [f for f in findings_of(mock) if f.rule not in trial.excused]
-    errors = [finding.text for finding in findings if finding.level == "error"]
-    said = [f"{finding.rule}: {finding.text}" for finding in findings]
-    delivered = False
-    for request in mock.store.newest_requests():
-        job = jobs.get(request.note.job_id or "")
-        if job and (request.method, request.note.route) == ("GET", "get_video_content"):
-            delivered = delivered or is_whole_clip(request, job)
+def verdict_of(
+    trial: Trial,
+    succeeded: bool,
+    delivered: bool,
+    findings: Sequence[Json],
+    stopped_after: float = 0,
+) -> Json:
+    """Whether the client passes, in a word why, and what else is to be said."""
+    findings = [finding for finding in findings if finding["rule"] not in trial.excused]
+    errors = [finding["text"] for finding in findings if finding["level"] == "error"]
+    said = [f"{finding['rule']}: {finding['text']}" for finding in findings]
     reason = ""
     if stopped_after and not trial.endless:
         reason = f"still running after {stopped_after:g} s: stopped"
@@ -4640,7 +4740,7 @@ def check_control_access(mock: VideoMock, request: Request) -> None:
         cure = "start with --host or --public-url"
         raise ApiError(403, f"The control API does not answer to the name {name}; {cure}")
     origin = headers.get("origin")
-    trusted = (host.lower(), public.netloc.lower())
+    trusted = {host.lower(), public.netloc.lower()} - {""}
     if origin is not None and origin.lower().partition("://")[2] not in trusted:
         raise ApiError(403, f"The control API is closed to pages of {origin}")
     if headers.get("sec-fetch-site") == "cross-site":
@@ -4735,7 +4835,7 @@ def request_to_wire(request: Request) -> Json:
         "scope": scope_of(request),
         "ms": round(note.ms, 3),
     }
-    for name in ("closest", "error", "hint"):
+    for name in ("closest", "error", "hint", "upstream"):
         if getattr(note, name) is not None:
             wire[name] = json_copy(getattr(note, name))
     if request.refusal:
@@ -4762,7 +4862,7 @@ _ARGUMENTS: dict[str, Json] = json.loads("""{
     "wait": {"type": "number", "minimum": 0, "maximum": 60},
     "count": {"type": "int", "minimum": 1}}},
   "findings": {"type": "object", "properties": {
-    "rule": {"type": "string"},
+    "rule": {"enum": []},
     "level": {"enum": ["error", "warning", "note"]},
     "job_id": {"type": "string"},
     "scope": {"type": "string"}}},
@@ -4778,49 +4878,57 @@ _ARGUMENTS: dict[str, Json] = json.loads("""{
   "advance": {"type": "object", "required": ["advance"], "properties": {
     "advance": {"type": "number", "minimum": 0, "maximum": 1e9}}}
 }""")
+_ARGUMENTS["findings"]["properties"]["rule"]["enum"] = list(RULES)
 _NOTHING: Json = {"type": "object", "properties": {}}
 
 
 def control_route(
-    method: Callable[..., Any], key: str = "", status: int = 200, **defaults: Any
+    method: Callable[..., Any],
+    key: str = "",
+    status: int = 200,
+    whole: str = "",
+    **defaults: Any,
 ) -> Handler:
     """A handler that calls a method of the mock; answers {key: what it returns}, or that alone.
 
-    Its arguments are the query's or the body's keys; a method of which no keys are listed
-    takes the whole body, if there is one.
+    Its arguments are the query's keys, or those of the body; `whole` names the argument that
+    takes the body as it is.  A body that nothing takes is passed over.
     """
     schema = _ARGUMENTS.get(method.__name__, _NOTHING)
 
     def handle(mock: VideoMock, request: Request, **groups: str) -> Response:
-        parameters: Json = {**request.parameters}
-        parameters.pop("testId", None)
-        for name, text in parameters.items():
-            parameters[name] = from_text(schema["properties"].get(name, {}), text)
+        arguments: Any = {**request.parameters}
+        arguments.pop("testId", None)
+        for name, text in arguments.items():
+            arguments[name] = from_text(schema["properties"].get(name, {}), text)
+        place = "query"
+        if request.method in ("POST", "PATCH") and (whole or schema is not _NOTHING):
+            arguments, place = _json_body(request), "body"
+        if whole:
+            arguments = {whole: arguments}
+        else:
+            checked(schema, arguments, place)
+            arguments = {k: v for k, v in arguments.items() if not k.startswith("_")}
         positional = [*groups.values()]
-        if request.body:
-            try:
-                body = parse_json(request.body)
-            except ValueError as error:
-                raise SetupError(f"body: not JSON: {error}") from None
-            if schema is _NOTHING:
-                positional.append(body)
-            else:
-                parameters = body
-        checked(schema, parameters, "body" if request.body else "query")
-        if "advance" in parameters:
-            positional.append(parameters.pop("advance"))
+        if "advance" in arguments:
+            positional.append(arguments.pop("advance"))
         try:
-            answer = method(mock, *positional, **{**defaults, **parameters})
+            answer = method(mock, *positional, **{**defaults, **arguments})
         except ValueError as error:
             raise SetupError(str(error)) from None
         if key:
             answer = {key: answer}
-        return Response(
-            status, to_json(answer), _JSON
-        )  # no page of another origin is let in
+        return Response(status, to_json(answer), _JSON)  # without the headers of the API
 
     handle.__doc__ = method.__doc__
     return handle
+
+
+def _json_body(request: Request) -> Any:
+    try:
+        return parse_json(request.body)
+    except ValueError as error:
+        raise SetupError(f"body: not JSON: {error}") from None
 
 
 def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
@@ -5683,6 +5791,8 @@ class VideoMock:
             request.note.hint = hint_for(request.method, request.path)
             raise
         request.note.route = handler.__name__
+        if self.store.find_job(groups.get("job_id")):
+            request.note.job_id = groups["job_id"]
         if is_control:
             check_control_access(self, request)
         elif self.recorder is not None:
@@ -5699,13 +5809,15 @@ class VideoMock:
             try:
                 return handler(self, request, **groups)
             except ApiError as error:
+                submit = shown_body(request.body)
+                prompt = submit.get("prompt") if isinstance(submit, dict) else ""
                 ours = note.fixture or note.struck or error.status == 401
-                if note.route != "create_video" or ours or b"mock:" in request.body:
+                if note.route != "create_video" or ours or "mock:" in str(prompt):
                     raise
                 note.closest = None
         elif self.store.find_job(job_id):
             return handler(self, request, **groups)
-        note.job_id = job_id or None
+        note.job_id, note.upstream = job_id or None, self.config.upstream
         return recorder.pass_on(request, job_id)
 
     def refuse(self, request: Request, error: ApiError) -> Response:
@@ -5883,6 +5995,8 @@ class VideoMock:
         """
         self.store.reset()
         self.courier.reset()
+        if self.recorder is not None:
+            self.recorder.differences = []
         return self.health()
 
     # ---- Looking
@@ -5918,9 +6032,7 @@ class VideoMock:
         ['pending']
         """
         _check_limit(limit)
-        newest = reversed(self.store.all_jobs().values())
-        wanted = (job for job in newest if scope in (None, job.scope))
-        jobs = list(itertools.islice(wanted, offset, limit and offset + limit))
+        jobs = self.store.jobs(scope, offset, limit)
         by_job = defaultdict(list)
         for delivery in self.courier.deliveries({job.id for job in jobs}):
             by_job[delivery.job.id].append(delivery)
@@ -6027,6 +6139,8 @@ class VideoMock:
         >>> [finding["rule"] for finding in mock.findings(level="error")]
         ['abandoned']
         """
+        if job_id == "latest":
+            job_id = self.store.job("latest")[0].id
         return [
             finding._asdict()
             for finding in findings_of(self)
@@ -6042,10 +6156,25 @@ class VideoMock:
         `succeeded` is what the client says of itself; `stopped_after` the seconds after which
         it had to be stopped, if so.
         """
-        verdict = verdict_of(self, succeeded, stopped_after)
+        verdict = self.judge(succeeded, stopped_after)
         if not verdict["passed"]:
             raise AssertionError(f"{self.config.trial}: {verdict['reason']}")
         return verdict
+
+    def judge(self, succeeded: bool, stopped_after: float = 0) -> Json:
+        """The verdict on the client in this mock's trial, whatever it is."""
+        if not self.config.trial:
+            raise RuntimeError("this mock has no trial: give it one, MockServer(trial=...)")
+        trial, jobs = TRIALS[self.config.trial], self.store.all_jobs()
+        delivered = False
+        for request in self.store.newest_requests():
+            job = jobs.get(request.note.job_id or "")
+            if job and (request.method, request.note.route) == ("GET", "get_video_content"):
+                delivered = delivered or is_whole_clip(request, job)
+        models = {job.submit.model for job in jobs.values()}
+        unlisted = [model for model in models if self.store.listed_model(model) is None]
+        verdict = verdict_of(trial, succeeded, delivered, self.findings(), stopped_after)
+        return {**verdict, "unlisted_models": unlisted}
 
     def assert_no_findings(self, *, ignore: Collection[str] = ()) -> None:
         """AssertionError that lists all findings but those of the rules to ignore.
@@ -6081,8 +6210,8 @@ class VideoMock:
 
 JOB = r"(?P<job_id>[^/]+)"
 MODEL = r"(?P<model_id>[^/]+/[^/]+)"
-_add_fixture = control_route(VideoMock.add_fixture, "fixtures", 201)
-_add_fault = control_route(VideoMock.add_fault, "faults", 201)
+_add_fixture = control_route(VideoMock.add_fixture, "fixtures", 201, "fixture")
+_add_fault = control_route(VideoMock.add_fault, "faults", 201, "fault")
 _clear_faults = control_route(VideoMock.clear_faults, "faults")
 
 ROUTES: list[tuple[str, str, Handler]] = [
@@ -6235,6 +6364,7 @@ ANSWER_SECONDS = 60.0  # for a block of an answer to be taken
 LINGER_SECONDS = (
     2.0  # an unread body is thrown away, so that the client gets to read the refusal
 )
+_SLOW_MS = 50.0  # after so long the client may have gone
 LOOK_SECONDS = 1.0  # how often the deadlines of all connections are looked at
 
 _REQUEST_LINE = r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])"
@@ -6380,16 +6510,24 @@ class _Adapter(socketserver.BaseRequestHandler):
         keep_alive = head.keep_alive and framed and refusal is None
         self.sending = True
         try:
-            note.delivered = self.send_answer(response, head, keep_alive)
-        finally:
-            note.delivered = bool(note.delivered)
-            self.sending = False
-        return keep_alive and note.delivered
+            self.send_answer(response, head, keep_alive, note)
+        except OSError:
+            note.delivered = False
+            raise
+        self.sending = False
+        return keep_alive and note.delivered is True
 
     # ---- Writing
 
-    def send_answer(self, response: Response, head: Head, keep_alive: bool) -> bool:
-        """Send an answer, a small one at once; whether it is whole."""
+    def send_answer(
+        self, response: Response, head: Head, keep_alive: bool, note: Note
+    ) -> None:
+        """Send an answer, a small one at once; the note tells whether it is delivered whole.
+
+        It does before the last bytes leave: who has them may ask for it at once.
+        """
+        if note.ms > _SLOW_MS and self.is_gone():
+            raise ConnectionAbortedError("gone before the answer")
         stream, length = response.stream, response.length
         if stream is None:
             stream, length = iter((response.body,)), len(response.body)
@@ -6400,8 +6538,9 @@ class _Adapter(socketserver.BaseRequestHandler):
         form = (response.status, response.headers, length, not closes, head.http_1_0)
         unsent = _answer_head(*form, int(_real_time()))
         if head.method == "HEAD":
+            note.delivered = not closes
             self.send(unsent)
-            return not closes
+            return
         room = sys.maxsize
         if response.truncate is not None:
             room = response.truncate
@@ -6411,23 +6550,33 @@ class _Adapter(socketserver.BaseRequestHandler):
             if chunked and block:
                 unsent += b"%x\r\n" % len(block)
             unsent += part
-            if len(part) < len(
-                block
-            ):  # a cut leaves neither the chunk nor the body its end
+            if len(part) < len(block):
+                # A cut leaves neither the chunk nor the body its end.
+                if not response.stall:
+                    note.delivered = False
                 self.send(unsent)
                 self.stall(response.stall)
-                return False
+                note.delivered = False
+                return
             if chunked and block:
                 unsent += b"\r\n"
             room -= len(part)
             sent += len(part)
-            if len(unsent) >= _BLOCK_BYTES:
+            if response.live or len(unsent) >= _BLOCK_BYTES:
                 self.send(unsent)
                 unsent = b""
         if chunked:
             unsent += b"0\r\n\r\n"
+        note.delivered = length in (None, sent)
         self.send(unsent)
-        return length in (None, sent)
+
+    def is_gone(self) -> bool:
+        """Whether the client has closed the connection."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.request, selectors.EVENT_READ)
+            if isinstance(self.request, ssl.SSLSocket) or not selector.select(0):
+                return False
+        return not self.request.recv(1, socket.MSG_PEEK)
 
     def send(self, data: bytes) -> None:
         for start in range(0, len(data), _BLOCK_BYTES):
@@ -6617,7 +6766,8 @@ class _Server(socketserver.ThreadingTCPServer):
             answer = error_response(ApiError(503))
             head = _answer_head(503, answer.headers, len(answer.body), False, False, 0)
             with contextlib.suppress(OSError):
-                request.sendall(head + answer.body)
+                if self._tls is None:  # else it has no handshake yet, and could hang here
+                    request.sendall(head + answer.body)
             self.shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -6879,8 +7029,9 @@ def read_settings(
     except SetupError as error:
         parser.error(str(error))
     commands = {name: given.pop(name, None) for name in (*COMMANDS, "command")}
-    if commands["wait"] is not None and not commands["check"]:
-        parser.error("--wait goes with --check")
+    for name, needed in (("wait", "check"), ("report", "trial"), ("trial_only", "trial")):
+        if commands[name] is not None and not commands[needed]:
+            parser.error(f"{_flag(name)} goes with {_flag(needed)}")
     if bool(commands["command"]) != bool(commands["trial"]):
         parser.error("--trial goes with a command: --trial -- node my_client.mjs")
     return {"port": _DEFAULT_PORT, **given}, commands
@@ -6987,50 +7138,59 @@ def run_trials(
     """Run the command in each trial and print a line each, in the table's order; exit status."""
     import concurrent.futures
 
-    names = commands["trial_only"] or list(TRIALS)
-    for name in names:
+    asked = commands["trial_only"] or list(TRIALS)
+    for name in asked:
         if name not in TRIALS:
             say(f"--trial-only: there is no {name!r}{did_you_mean(name, TRIALS)}")
             return 2
+    names = [name for name in TRIALS if name in asked]
     timeout = commands["trial_timeout"] or 30.0
     running: set[int] = set()  # process groups
-    rows = []
+    coloured = out is not None and out.isatty()
+    rows: list[Json] = []
     pool = concurrent.futures.ThreadPoolExecutor(commands["trial_jobs"] or os.cpu_count())
     try:
+        _write_report(commands["report"], rows)  # before all the work
         run = functools.partial(_run_trial, settings, commands["command"], timeout, running)
         for row in pool.map(run, names):
             rows.append(row)
-            for line in _trial_lines(row, out.isatty()):
+            for line in _trial_lines(row, coloured):
                 _print(line, out)
+        _write_report(commands["report"], rows)
     except (SetupError, OSError) as error:
-        say(f"{commands['command'][0]}: {reason_of(error)}")
+        say(printable(reason_of(error)))
         return 1
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for group in list(running):
             _end_group(group)
+    for model in {model for row in rows for model in row["unlisted_models"]}:
+        _print(f"note: {model} is not in the catalogue; only trials accept it", out)
     failed = [row["trial"] for row in rows if not row["passed"]]
     summary = f"{len(rows) - len(failed)} of {len(rows)} passed"
     if failed:
         summary += f"; failed: {', '.join(failed)}"
     _print(summary, out)
-    if commands["report"]:
-        with open(commands["report"], "w", encoding="utf-8") as file:
-            json.dump(rows, file, indent=2)
     return int(bool(failed))
+
+
+def _write_report(path: str | None, rows: list[Json]) -> None:
+    if path:
+        try:
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(rows, file, indent=2)
+        except OSError as error:
+            raise SetupError(f"{path}: {error.strerror}") from None
 
 
 def _run_trial(
     settings: Json, command: Sequence[str], timeout: float, running: set[int], name: str
 ) -> Json:
     import subprocess
-    import tempfile
 
-    key, started, stopped_after = "sk-or-trial", _monotonic(), 0.0
-    with (
-        MockServer(**{**settings, "port": 0, "trial": name}) as mock,
-        tempfile.TemporaryFile() as output,
-    ):
+    key = next(iter(settings.get("api_key", ())), "sk-or-trial")
+    started, stopped_after = _monotonic(), 0.0
+    with MockServer(**{**settings, "port": 0, "trial": name}) as mock:
         environment = {
             **os.environ,
             "OPENROUTER_BASE_URL": mock.url,
@@ -7039,15 +7199,23 @@ def _run_trial(
             "OPENAI_API_KEY": key,
             "OPENROUTER_VIDEO_MOCK": mock.origin,
         }
-        process = subprocess.Popen(
-            [part.replace("{url}", mock.url).replace("{key}", key) for part in command],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                [part.replace("{url}", mock.url).replace("{key}", key) for part in command],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SetupError(f"{command[0]}: {error.strerror}") from None
         running.add(process.pid)
+        output = bytearray()
+        reader = threading.Thread(
+            target=_keep_tail, args=(process.stdout, output), daemon=True
+        )
+        reader.start()
         status: int | None = None
         try:
             status = process.wait(timeout)
@@ -7056,15 +7224,25 @@ def _run_trial(
         _end_group(process.pid)
         process.wait()
         running.discard(process.pid)
-        output.seek(0)
+        reader.join(1)  # what has left the group may hold its end for longer
         return {
             "trial": name,
             "says": TRIALS[name].says,
             "exit": status,
             "seconds": round(_monotonic() - started, 1),
-            **verdict_of(mock, status == 0, stopped_after),
-            "output": output.read().decode("utf-8", "replace"),
+            **mock.judge(status == 0, stopped_after),
+            "output": output.decode("utf-8", "replace"),
         }
+
+
+def _keep_tail(stream: Any, kept: bytearray) -> None:
+    """Read a command's output to its end, and keep the end of it."""
+    while block := stream.read1(65_536):
+        kept += block
+        del kept[:-_KEPT_OUTPUT]
+
+
+_KEPT_OUTPUT = 65_536  # bytes of a command's output in a trial
 
 
 def _end_group(group: int) -> None:
@@ -7082,7 +7260,7 @@ def _trial_lines(row: Json, coloured: bool) -> Iterator[str]:
             continue
         yield printable(f"{'':24}{text}")
     if not row["passed"]:
-        for line in row["output"].splitlines()[-20:]:
+        for line in row["output"].splitlines()[-8:]:
             yield printable(f"{'':8}| {line}")
 
 
