@@ -200,11 +200,11 @@ def _invalid_type(wanted: str, value: Any, path: JsonPath, **parts: Any) -> Json
 
 
 def _invalid_option(values: Sequence[str], path: JsonPath) -> Json:
-    listed = "|".join(f'"{value}"' for value in values)
-    text = f"Invalid option: expected one of {listed}"
+    text = "Invalid option: expected one of "
     if len(values) == 1:
-        text = f"Invalid input: expected {listed}"
-    return _issue(path, text, code="invalid_value", values=list(values))
+        text = "Invalid input: expected "
+    text += "|".join(f'"{value}"' for value in values)
+    return _issue(path, text, code="invalid_value", values=values)
 
 
 def _union_issues(options: Mapping[str, Json], value: Any, path: JsonPath) -> Issues:
@@ -284,14 +284,14 @@ def _out_of_range(
 
 def is_url(text: str) -> bool:
     """Whether this is an http(s) URL with host and valid port, no blanks or control characters."""
-    try:
+    if len(text) > _LONGEST_URL or re.search(r"[\x00-\x20\x7f]", text):
+        return False
+    with contextlib.suppress(ValueError):
         parts = urlsplit(text)
-        valid = (
+        return (
             parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         )
-    except ValueError:
-        return False
-    return valid and len(text) <= _LONGEST_URL and not re.search(r"[\x00-\x20\x7f]", text)
+    return False
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -699,13 +699,8 @@ def parse_video_request(
         references=tuple(asset["type"] for asset in submit.get("input_references", ())),
         **given,
     )
-    return VideoRequest(
-        model=submit["model"],
-        prompt=submit.get("prompt", ""),
-        shape=shape,
-        seed=submit.get("seed"),
-        body=submit,
-    )
+    prompt, seed = submit.get("prompt", ""), submit.get("seed")
+    return VideoRequest(submit["model"], prompt, shape, seed, body=submit)
 
 
 # Who submits the same again, as load tests do, has it read once.
@@ -1516,15 +1511,24 @@ FIXTURE_SCHEMA: Json = json.loads("""{
   }
 }""")
 _AIMOCK_NEVER = (
-    *("systemMessage", "inputText", "toolCallId", "toolResultContains", "toolName"),
-    *("responseFormat", "hasToolResult"),
+    "systemMessage",
+    "inputText",
+    "toolCallId",
+    "toolResultContains",
+    "toolName",
+    "responseFormat",
+    "hasToolResult",
 )
+
+
+class OtherEndpoint(SetupError):
+    """A fixture answers another of aimock's endpoints."""
 
 
 def fixture_from_json(
     value: Any, place: str, name: str, folder: str | None, version: str = ""
-) -> Fixture | None:
-    """The fixture that this JSON describes; None if it answers another of aimock's endpoints.
+) -> Fixture:
+    """The fixture that this JSON describes; OtherEndpoint if it is none for videos.
 
     `folder` is what `file` is relative to, None where no file may be named; `version` tells
     the counters of an edited file from those before.
@@ -1533,7 +1537,7 @@ def fixture_from_json(
     checked(FIXTURE_SCHEMA, value, place)
     answer, match = value.get("response", {"video": {}}), value["match"]
     if not _is_for_video(match, answer, f"{place}.response"):
-        return None
+        raise OtherEndpoint(f"{place}.response: answers another endpoint")
 
     # 2. What becomes of the submit: a refusal or a plan, and what goes wrong on the way.
     faults: list[Fault] = []
@@ -1544,9 +1548,9 @@ def fixture_from_json(
             raise complaint(f"{place}.faults[{index}]", text)
         faults.append(fault)
     if "video" in answer:
-        plan = plan_from_json(answer["video"], f"{place}.response.video", folder)
         webhook = Webhook(**_python_names(value.get("webhook", {})))
         pace = _pace_from_json(value.get("lifecycle"), f"{place}.lifecycle")
+        plan = plan_from_json(answer["video"], f"{place}.response.video", folder)
         plan = plan._replace(pace=pace, webhook=webhook, faults=faults)
     else:
         idle = [key for key in ("lifecycle", "webhook") if key in value]
@@ -1764,12 +1768,13 @@ def read_part(
     for index, entry in enumerate(document.get("fixtures", ()), first):
         where = f"{place}fixtures[{index}]"
         with collecting(problems):
-            fixture = fixture_from_json(entry, where, f"{name}[{index}]", folder, version)
-            if fixture is None:
+            try:
+                read = fixture_from_json(entry, where, f"{name}[{index}]", folder, version)
+            except OtherEndpoint:
                 notes.append(f"{where}: answers another endpoint, passed over")
-            else:
-                fixtures.append(fixture)
-                notes += [f"{where}: {note}" for note in _aimock_notes(entry)]
+                continue
+            fixtures.append(read)
+            notes += [f"{where}: {note}" for note in _aimock_notes(entry)]
     if problems:
         raise SetupError(*problems)
     listed = models if "models" in document else None
@@ -1808,20 +1813,21 @@ def _parts_of(
     source: Any, position: int, stamps: Stamps, problems: list[str]
 ) -> Iterator[Part]:
     """What a path says, fixtures as Python objects, or the file beside this one, for None."""
-    if isinstance(source, Mapping):
+    if source is None:
+        for file in filter(os.path.exists, _files_of(_BESIDE, stamps)):
+            yield part_of_file(file, stamps[file], beside=True)
+    elif isinstance(source, Mapping):
         document, first = json_copy(source, f"fixtures[{position}]"), 0
         if not document.keys() & {"fixtures", "models"}:
             document, first = {"fixtures": [document]}, position
         yield read_part(document, "", first=first)
-    elif source is None or isinstance(source, (str, os.PathLike)):
-        path = os.fspath(source or _BESIDE)
-        files = list(_files_of(path, stamps))
-        if source and not files:
+    elif isinstance(source, (str, os.PathLike)):
+        files = list(_files_of(os.fspath(source), stamps))
+        if not files:
             yield Part(notes=[f"{source}: no *.json in this folder"])
         for file in files:
-            if source or os.path.exists(file):
-                with collecting(problems):
-                    yield part_of_file(file, stamps[file], beside=source is None)
+            with collecting(problems):
+                yield part_of_file(file, stamps[file])
     else:
         raise SetupError(f"fixtures: expected a path or an object, got {source!r}")
 
@@ -1856,25 +1862,25 @@ def load_fixtures(sources: Sequence[Any], recording: bool = False) -> Loaded:
             parts += _parts_of(source, position, stamps, problems)
 
     # The catalogue: of these files, else of the one beside this, else the built-in models.
-    lists = [part for part in parts if part.models is not None]
-    checked = not lists or any(part.models for part in lists)
-    if not any(part.models for part in lists) and None not in sources:
+    listing = [part for part in parts if part.models]
+    checked = bool(listing) or all(part.models is None for part in parts)
+    if not listing and None not in sources:
         with collecting(problems):
-            lists = [part for part in _parts_of(None, 0, stamps, problems) if part.models]
+            listing = [part for part in _parts_of(None, 0, stamps, problems) if part.models]
     if problems:
         failure = SetupError(*problems)
         failure.stamps = stamps
         raise failure
+    complete = bool(listing)
+    what = f"models checked ({', '.join(part.name for part in listing)})"
+    if not listing:
+        listing = [read_part({"models": BUILT_IN_MODELS}, "built-in: ")]
+        what = "built-in models checked, any other accepted"
     models: dict[str, Model] = {}
-    for part in lists:
+    for part in listing:
         for model in part.models or ():
             models.setdefault(model.id, model)
-    complete = bool(models)
-    described = f"{len(models)} models checked ({', '.join(part.name for part in lists)})"
-    if not complete:
-        built_in = [model_from_json(model, "built-in") for model in BUILT_IN_MODELS]
-        models = {model.id: model for model in built_in}
-        described = f"{len(models)} built-in models checked, any other accepted"
+    described = f"{len(models)} {what}"
     if not checked:
         described = "no model is checked"
     if recording:
@@ -1975,7 +1981,7 @@ def scenario_fixtures() -> list[Fixture]:
     read = [
         fixture_from_json(entry, entry["name"], entry["name"], None) for entry in SCENARIOS
     ]
-    return [fixture._replace(built_in=True) for fixture in read if fixture]
+    return [fixture._replace(built_in=True) for fixture in read]
 
 
 # ============ 5. Jobs, lifecycle, store: Job, status_at, Store ==============================
@@ -2134,24 +2140,13 @@ class Note:
     body: bytes | None = None  # as kept_body_of keeps it
 
 
-class Wait:
+class Wait(NamedTuple):
     """Somebody waits for `count` of the requests that are wanted."""
 
-    def __init__(
-        self, wanted: Callable[[Request], bool], count: int, before: Iterable[Request]
-    ) -> None:
-        self.enough = threading.Event()
-        self.found: list[Request] = []
-        self._wanted = wanted
-        self._count = count
-        for request in before:
-            self.look_at(request)
-
-    def look_at(self, request: Request) -> None:
-        if self._wanted(request):
-            self.found.append(request)
-        if len(self.found) >= self._count:
-            self.enough.set()
+    wanted: Callable[[Request], bool]
+    count: int
+    found: list[Request]
+    enough: threading.Event
 
 
 class Store:
@@ -2166,15 +2161,15 @@ class Store:
         self.config = config
         self._clock = clock
         self._lock = threading.Lock()  # guards every field below
-        self._waits: set[Wait] = set()
+        self._waits: list[Wait] = []
         self._closed = False
         self.epoch = 0  # how many resets there were
         self.loaded = load_fixtures(config.fixtures, bool(config.record))
         self._course: list[Fixture] = []  # what a trial does to every submit
         if config.trial:
             course = {"match": {}, **TRIALS[config.trial].course}
-            fixture = fixture_from_json(course, "trial", f"trial:{config.trial}", None)
-            self._course = [fixture] if fixture else []
+            name = f"trial:{config.trial}"
+            self._course.append(fixture_from_json(course, "trial", name, None))
         faults = [json_copy(fault, "fault") for fault in config.fault]
         self._start_faults = list(map(fault_from_json, faults))
         self._set_up()
@@ -2229,8 +2224,7 @@ class Store:
     def totals(self) -> dict[str, int]:
         """How much there is, for the health check."""
         fixtures = len(self.fixtures())
-        with self._lock:
-            return {"jobs": len(self._jobs), "requests": self._seq, "fixtures": fixtures}
+        return {"jobs": len(self._jobs), "requests": self._seq, "fixtures": fixtures}
 
     # ---- Clock
 
@@ -2522,7 +2516,10 @@ class Store:
             self._journal[self._seq] = request
             self._journal.pop(self._seq - most, None)
             for wait in self._waits:
-                wait.look_at(request)
+                if wait.wanted(request):
+                    wait.found.append(request)
+                    if len(wait.found) >= wait.count:
+                        wait.enough.set()
 
     def newest_requests(self, since: int = 0) -> Iterator[Request]:
         """The journal, newest first, down to this seq; nothing is locked meanwhile."""
@@ -2540,15 +2537,15 @@ class Store:
         What comes meanwhile is counted even if the journal is too small to keep it.
         """
         with self._lock:
-            journal = list(self.newest_requests(since))
-            wait = Wait(wanted, count, reversed(journal))
-            self._waits.add(wait)
-            if self._closed:
+            found = list(filter(wanted, self.newest_requests(since)))[::-1]
+            wait = Wait(wanted, count, found, threading.Event())
+            if self._closed or len(found) >= count:
                 wait.enough.set()
+            self._waits.append(wait)
         wait.enough.wait(min(seconds, threading.TIMEOUT_MAX))
         with self._lock:
             self._waits.remove(wait)
-            return wait.found
+            return found
 
 
 # ============ 6. Test card: an MP4 writer ===================================================
@@ -5572,8 +5569,6 @@ class VideoMock:
         for path, value in _numbered("fixture", fixture):
             name = f"added fixture {next(self._additions)}"
             read = fixture_from_json(value, path, name, None)
-            if read is None:
-                raise SetupError(f"{path}.response: answers another endpoint")
             added.append(read._replace(id=name, group=f"{name} {read.group}"))
         self.store.add_fixtures(added)
         return [fixture_to_wire(read, 0) for read in added]
