@@ -841,6 +841,9 @@ def other_origin(origin: str) -> str:
 # out, plus how its bills differ from its price list.
 
 
+Names = Sequence[str] | None
+
+
 class Model(NamedTuple):
     """One entry of GET /videos/models; the fields up to `defaults` are its keys on the wire."""
 
@@ -850,11 +853,11 @@ class Model(NamedTuple):
     name: str = ""
     created: int = 0  # unix seconds
     description: str | None = None
-    supported_resolutions: Sequence[str] | None = None  # None in a list: anything goes
-    supported_aspect_ratios: Sequence[str] | None = None
-    supported_sizes: Sequence[str] | None = None
+    supported_resolutions: Names = None  # None in a list: anything goes
+    supported_aspect_ratios: Names = None
+    supported_sizes: Names = None
     supported_durations: Sequence[int] | None = None
-    supported_frame_images: Sequence[str] | None = None  # None: no frame image at all
+    supported_frame_images: Names = None  # None: no frame image at all
     upscale_factor: dict[str, float] | None = None  # {"min", "max"}: an upscaler
     creativity: Sequence[int] | None = None
     generate_audio: bool | None = None
@@ -2022,7 +2025,8 @@ class Job(NamedTuple):
     ending: Status  # the status it ends in; one of WAITING = never ends
     error: str | None
     created_at: float
-    ends_at: float = math.inf  # known, or reached; infinite while only polls can tell
+    ends_at: float  # known, or reached; infinite while only polls can tell
+    ends_after: float  # this many polls; infinite where they do not matter
     polls: int = 0
     passed: float = 0  # polls, and what stands for one: POLL_SECONDS of `advance`
     lookups: int = 0  # of its /generation
@@ -2048,11 +2052,14 @@ def new_job(
     cost = plan.cost
     if cost == Plan().cost:
         cost = cost_of(shape, model)
-    ends_at = math.inf
-    if plan.status in ENDINGS and pace.unit == "seconds":
-        ends_at = now + sum(pace.spans)
-    elif plan.status in ENDINGS and callback_url:
-        ends_at = now + SELF_END_SECONDS
+    ends_at = ends_after = math.inf
+    if plan.status in ENDINGS:
+        if pace.unit == "polls":
+            ends_after = sum(pace.spans) + 1
+            if callback_url:
+                ends_at = now + SELF_END_SECONDS
+        else:
+            ends_at = now + sum(pace.spans)
     # gen-vid-<unix seconds>-<20 letters and digits>, as recorded
     letters = os.urandom(20).translate(_ID_LETTERS).decode()
     return Job(
@@ -2068,6 +2075,7 @@ def new_job(
         error=plan.error,
         created_at=now,
         ends_at=ends_at,
+        ends_after=ends_after,
         **facts,
     )
 
@@ -2091,26 +2099,20 @@ def expires_at(job: Job) -> int:
     return int(job.ends_at) + RETENTION_SECONDS
 
 
-def _polls_to_end(job: Job) -> float:
-    if job.pace.unit != "polls" or job.ending in WAITING:
-        return math.inf
-    return sum(job.pace.spans) + 1 - job.passed
-
-
 def after_poll(job: Job, now: float) -> Job:
     """The job after one more poll, which may end it."""
-    ends_at = job.ends_at
+    passed, ends_at = job.passed + 1, job.ends_at
     if now < ends_at:
-        if _polls_to_end(job) <= 1:
+        if passed >= job.ends_after:
             ends_at = now
         elif ends_at < math.inf and job.pace.unit == "polls":
             ends_at = now + SELF_END_SECONDS
-    return job._replace(polls=job.polls + 1, passed=job.passed + 1, ends_at=ends_at)
+    return job._replace(polls=job.polls + 1, passed=passed, ends_at=ends_at)
 
 
 def after_advance(job: Job, now: float, polls: int) -> Job:
     """The job after the clock was moved on from `now` by as much as stands for so many polls."""
-    ends_at, needed = job.ends_at, _polls_to_end(job)
+    ends_at, needed = job.ends_at, job.ends_after - job.passed
     if needed <= polls:
         ends_at = min(ends_at, now + needed * POLL_SECONDS)
     return job._replace(passed=job.passed + polls, ends_at=ends_at)
@@ -3133,7 +3135,7 @@ def _webhook_headers(job: Job, body: bytes, secret: str) -> dict[str, str]:
 def may_deliver(url: str, callback_hosts: Sequence[str]) -> bool:
     """Whether webhooks may go there: loopback, or a host that --callback-host names."""
     host = urlsplit(url).hostname or ""
-    if host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host):
+    if re.fullmatch(r"localhost|::1|127(\.\d{1,3}){3}", host):
         return True
     return "*" in callback_hosts or host in {name.lower() for name in callback_hosts}
 
@@ -3145,9 +3147,8 @@ def _after_attempt(delivery: Delivery, outcome: Json, seconds: float) -> Deliver
         return delivery._replace(state="delivered")
     failures = len(delivery.attempts)
     if failures > len(BACKOFF):
-        return delivery._replace(
-            state="failed", reason=f"no success in {failures} attempts"
-        )
+        reason = f"no success in {failures} attempts"
+        return delivery._replace(state="failed", reason=reason)
     # Reckoned from when it was due, so that one jump of the clock brings all attempts that fall
     # within it.
     return delivery._replace(due_at=delivery.due_at + seconds + BACKOFF[failures - 1])
