@@ -841,7 +841,7 @@ def other_origin(origin: str) -> str:
 # out, plus how its bills differ from its price list.
 
 
-Names = Sequence[str] | None
+Names = Sequence[str] | None  # what is supported, if that is said
 
 
 class Model(NamedTuple):
@@ -1306,13 +1306,13 @@ def model_names(model_id: str) -> tuple[str, ...]:
 
 
 def _body_differences(wanted: Any, got: Any, path: str) -> Iterator[Difference]:
+    place = "{}.{}"
+    if isinstance(wanted, list) and isinstance(got, list):
+        wanted, got, place = dict(enumerate(wanted)), dict(enumerate(got)), "{}[{}]"
     if isinstance(wanted, dict) and isinstance(got, dict):
         for key, value in wanted.items():
-            yield from _body_differences(value, got.get(key, _MISSING), f"{path}.{key}")
-    elif isinstance(wanted, list) and isinstance(got, list):
-        padded = itertools.chain(got, itertools.repeat(_MISSING))
-        for index, (value, element) in enumerate(zip(wanted, padded, strict=False)):
-            yield from _body_differences(value, element, f"{path}[{index}]")
+            where = place.format(path, key)
+            yield from _body_differences(value, got.get(key, _MISSING), where)
     elif got is _MISSING:
         yield path, wanted, "nothing"
     elif wanted != got or isinstance(wanted, bool) != isinstance(got, bool):
@@ -1391,8 +1391,8 @@ def _python_names(value: Json) -> Json:
 
 def fault_from_json(value: Any, place: str = "fault") -> Fault:
     """The fault that this JSON describes; SetupError for what is none."""
-    fault = Fault(**_python_names(checked(FAULT_SCHEMA, value, place)))
-    fault = fault._replace(source=value, id=next(_fault_ids))
+    fields = _python_names(checked(FAULT_SCHEMA, value, place))
+    fault = Fault(**fields, source=value, id=next(_fault_ids))
     if not fault.label and fault.body is None:
         raise complaint(place, f"does nothing; give one of {', '.join(FAULT_KINDS)}")
     if fault.repeat and fault.times is None:
@@ -1804,7 +1804,7 @@ def _files_of(path: str, stamps: Stamps) -> Iterator[str]:
         yield path
         return
     try:
-        entries = [os.path.join(path, name) for name in sorted(os.listdir(path))]
+        entries = sorted(os.path.join(path, name) for name in os.listdir(path))
     except OSError as error:
         raise SetupError(f"{path}: cannot be read: {error.strerror}") from None
     for entry in sorted(entries, key=os.path.isdir):  # files before folders
