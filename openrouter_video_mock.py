@@ -135,8 +135,6 @@ _JS_TYPES = {
     type(None): "null",
 }
 _JS_TYPE_OF = {"int": "number", "record": "object"}  # of these kinds; of others, the kind
-
-
 Stamps = dict[str, tuple[int, int]]  # of files and folders: modification time, size
 
 
@@ -1165,7 +1163,7 @@ BUILT_IN_MODELS: list[Json] = json.loads("""[
 #
 # Files are read strictly: to add a key to a fixture, a line in FIXTURE_SCHEMA.  To add a kind of
 # fault: a line in FAULT_SCHEMA and one in FAULT_KINDS, a field of Fault, and what it does in
-# with_fault.
+# strike or spoilt.
 
 
 class Fault(NamedTuple):
@@ -1267,9 +1265,8 @@ class Fixture(NamedTuple):
     built_in: bool = False
 
 
-Counts = Counter[
-    Any
-]  # in one scope: matches, by id or group of a fixture; hits, by id of a fault
+# In one scope: matches, by id or group of a fixture; tries to strike, by id of a fault.
+Counts = Counter[Any]
 Difference = tuple[str, Any, Any]  # a criterion that a submit does not meet; wanted; got
 
 
@@ -2143,10 +2140,10 @@ class Note:
 
 
 class Wait(NamedTuple):
-    """Somebody waits for `count` of the requests that are wanted."""
+    """Somebody waits for so many of the requests that are wanted."""
 
     wanted: Callable[[Request], bool]
-    count: int
+    many: int
     found: list[Request]
     enough: threading.Event
 
@@ -2204,8 +2201,7 @@ class Store:
         ]
         if loaded.implicit:
             self._fixtures.append(_SUCCESS)
-        matches = [fixture.source["match"] for fixture in self._fixtures]
-        self._named = {match["model"] for match in matches if "model" in match}
+        self._named = {fixture.source["match"].get("model") for fixture in self._fixtures}
         self._models: dict[str, Model] = {}
         for model in loaded.models:
             self._models[model.id] = self._models[model.canonical_slug] = model
@@ -2238,8 +2234,9 @@ class Store:
             before, offset = self.now(), self._offset
             self._offset += seconds
             polls = int(self._offset // POLL_SECONDS - offset // POLL_SECONDS)
-            for job in list(self._open.values()) * bool(polls):
-                self._put(after_advance(job, before, polls))
+            if polls:
+                for job in list(self._open.values()):
+                    self._put(after_advance(job, before, polls))
             self._settle()
             return self.now()
 
@@ -2328,15 +2325,15 @@ class Store:
         self, submit: VideoRequest, context: str | None, counts: Counts
     ) -> list[Json]:  # self._lock is held
         ranked = []
-        for position, fixture in enumerate(self._fixtures):
+        for fixture in self._fixtures:
             if fixture.built_in and "mock:" not in submit.prompt:
                 continue
-            miss = near_miss_to_wire(
-                fixture, list(differences(fixture, submit, context, counts))
-            )
-            missed, held = len(miss["differences"]), len(miss["held"])
-            ranked.append((fixture.built_in, not held, missed, -held, position, miss))
-        return [miss for *_, miss in heapq.nsmallest(3, ranked)]
+            missed = list(differences(fixture, submit, context, counts))
+            miss = near_miss_to_wire(fixture, missed)
+            held = len(miss["held"])
+            ranked.append(((fixture.built_in, not held, len(missed), -held), miss))
+        nearest = heapq.nsmallest(3, ranked, key=lambda entry: entry[0])
+        return [miss for _, miss in nearest]
 
     def _scope_counts(self, scope: str, epoch: int) -> Counts:  # self._lock is held
         if epoch != self.epoch:
@@ -2520,7 +2517,7 @@ class Store:
             for wait in self._waits:
                 if wait.wanted(request):
                     wait.found.append(request)
-                    if len(wait.found) >= wait.count:
+                    if len(wait.found) >= wait.many:
                         wait.enough.set()
 
     def newest_requests(self, since: int = 0) -> Iterator[Request]:
@@ -3377,6 +3374,8 @@ class Courier:
                 sock, server_hostname=host, do_handshake_on_connect=False
             )
         with contextlib.closing(sock), self._watched(sock):
+            if isinstance(sock, ssl.SSLSocket):
+                sock.do_handshake()
             connection = http.client.HTTPConnection(host, port)
             connection.sock = sock
             connection.request("POST", path, body, {**headers, "Connection": "close"})
@@ -3532,10 +3531,7 @@ def _parse_range(header: str, size: int) -> tuple[int, int] | None:
 def _blocks(clip: bytes | str, start: int, stop: int) -> Iterator[bytes]:
     with io.BytesIO(clip) if isinstance(clip, bytes) else open(clip, "rb") as file:
         file.seek(start)
-        while start < stop:
-            block = file.read(min(_BLOCK_BYTES, stop - start))
-            if not block:
-                return
+        while block := file.read(min(_BLOCK_BYTES, stop - start)):
             start += len(block)
             yield block
 
