@@ -1630,6 +1630,8 @@ def plan_from_json(value: Json, place: str, folder: str | None) -> Plan:
     if "file" in value:
         clip = _clip_file(value["file"], f"{place}.file", folder)
     fields = {key: value[key] for key in value.keys() & Plan._fields}
+    if fields.get("cost") is not None:
+        fields["cost"] = js_number(fields["cost"])
     fields["status"] = Status(name)
     fields["error"] = value.get("error") or usual_error
     urls = value.get("unsigned_urls", ["that of the content route"])
