@@ -135,8 +135,6 @@ _JS_TYPES = {
     type(None): "null",
 }
 _JS_TYPE_OF = {"int": "number", "record": "object"}  # of these kinds; of others, the kind
-
-
 Stamps = dict[str, tuple[int, int]]  # of files and folders: modification time, size
 
 
@@ -200,11 +198,11 @@ def _invalid_type(wanted: str, value: Any, path: JsonPath, **parts: Any) -> Json
 
 
 def _invalid_option(values: Sequence[str], path: JsonPath) -> Json:
-    listed = "|".join(f'"{value}"' for value in values)
-    text = f"Invalid option: expected one of {listed}"
+    text = "Invalid option: expected one of "
     if len(values) == 1:
-        text = f"Invalid input: expected {listed}"
-    return _issue(path, text, code="invalid_value", values=list(values))
+        text = "Invalid input: expected "
+    text += "|".join(f'"{value}"' for value in values)
+    return _issue(path, text, code="invalid_value", values=values)
 
 
 def _union_issues(options: Mapping[str, Json], value: Any, path: JsonPath) -> Issues:
@@ -284,14 +282,14 @@ def _out_of_range(
 
 def is_url(text: str) -> bool:
     """Whether this is an http(s) URL with host and valid port, no blanks or control characters."""
-    try:
+    if len(text) > _LONGEST_URL or re.search(r"[\x00-\x20\x7f]", text):
+        return False
+    with contextlib.suppress(ValueError):
         parts = urlsplit(text)
-        valid = (
+        return (
             parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         )
-    except ValueError:
-        return False
-    return valid and len(text) <= _LONGEST_URL and not re.search(r"[\x00-\x20\x7f]", text)
+    return False
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -699,13 +697,8 @@ def parse_video_request(
         references=tuple(asset["type"] for asset in submit.get("input_references", ())),
         **given,
     )
-    return VideoRequest(
-        model=submit["model"],
-        prompt=submit.get("prompt", ""),
-        shape=shape,
-        seed=submit.get("seed"),
-        body=submit,
-    )
+    prompt, seed = submit.get("prompt", ""), submit.get("seed")
+    return VideoRequest(submit["model"], prompt, shape, seed, body=submit)
 
 
 # Who submits the same again, as load tests do, has it read once.
@@ -846,6 +839,9 @@ def other_origin(origin: str) -> str:
 # out, plus how its bills differ from its price list.
 
 
+Names = Sequence[str] | None  # what is supported, if that is said
+
+
 class Model(NamedTuple):
     """One entry of GET /videos/models; the fields up to `defaults` are its keys on the wire."""
 
@@ -855,11 +851,11 @@ class Model(NamedTuple):
     name: str = ""
     created: int = 0  # unix seconds
     description: str | None = None
-    supported_resolutions: Sequence[str] | None = None  # None in a list: anything goes
-    supported_aspect_ratios: Sequence[str] | None = None
-    supported_sizes: Sequence[str] | None = None
+    supported_resolutions: Names = None  # None in a list: anything goes
+    supported_aspect_ratios: Names = None
+    supported_sizes: Names = None
     supported_durations: Sequence[int] | None = None
-    supported_frame_images: Sequence[str] | None = None  # None: no frame image at all
+    supported_frame_images: Names = None  # None: no frame image at all
     upscale_factor: dict[str, float] | None = None  # {"min", "max"}: an upscaler
     creativity: Sequence[int] | None = None
     generate_audio: bool | None = None
@@ -1167,7 +1163,7 @@ BUILT_IN_MODELS: list[Json] = json.loads("""[
 #
 # Files are read strictly: to add a key to a fixture, a line in FIXTURE_SCHEMA.  To add a kind of
 # fault: a line in FAULT_SCHEMA and one in FAULT_KINDS, a field of Fault, and what it does in
-# with_fault.
+# strike or spoilt.
 
 
 class Fault(NamedTuple):
@@ -1269,9 +1265,8 @@ class Fixture(NamedTuple):
     built_in: bool = False
 
 
-Counts = Counter[
-    Any
-]  # in one scope: matches, by id or group of a fixture; hits, by id of a fault
+# In one scope: matches, by id or group of a fixture; tries to strike, by id of a fault.
+Counts = Counter[Any]
 Difference = tuple[str, Any, Any]  # a criterion that a submit does not meet; wanted; got
 
 
@@ -1308,13 +1303,13 @@ def model_names(model_id: str) -> tuple[str, ...]:
 
 
 def _body_differences(wanted: Any, got: Any, path: str) -> Iterator[Difference]:
+    place = "{}.{}"
+    if isinstance(wanted, list) and isinstance(got, list):
+        wanted, got, place = dict(enumerate(wanted)), dict(enumerate(got)), "{}[{}]"
     if isinstance(wanted, dict) and isinstance(got, dict):
         for key, value in wanted.items():
-            yield from _body_differences(value, got.get(key, _MISSING), f"{path}.{key}")
-    elif isinstance(wanted, list) and isinstance(got, list):
-        padded = itertools.chain(got, itertools.repeat(_MISSING))
-        for index, (value, element) in enumerate(zip(wanted, padded, strict=False)):
-            yield from _body_differences(value, element, f"{path}[{index}]")
+            where = place.format(path, key)
+            yield from _body_differences(value, got.get(key, _MISSING), where)
     elif got is _MISSING:
         yield path, wanted, "nothing"
     elif wanted != got or isinstance(wanted, bool) != isinstance(got, bool):
@@ -1393,8 +1388,8 @@ def _python_names(value: Json) -> Json:
 
 def fault_from_json(value: Any, place: str = "fault") -> Fault:
     """The fault that this JSON describes; SetupError for what is none."""
-    fault = Fault(**_python_names(checked(FAULT_SCHEMA, value, place)))
-    fault = fault._replace(source=value, id=next(_fault_ids))
+    fields = _python_names(checked(FAULT_SCHEMA, value, place))
+    fault = Fault(**fields, source=value, id=next(_fault_ids))
     if not fault.label and fault.body is None:
         raise complaint(place, f"does nothing; give one of {', '.join(FAULT_KINDS)}")
     if fault.repeat and fault.times is None:
@@ -1518,15 +1513,24 @@ FIXTURE_SCHEMA: Json = json.loads("""{
   }
 }""")
 _AIMOCK_NEVER = (
-    *("systemMessage", "inputText", "toolCallId", "toolResultContains", "toolName"),
-    *("responseFormat", "hasToolResult"),
+    "systemMessage",
+    "inputText",
+    "toolCallId",
+    "toolResultContains",
+    "toolName",
+    "responseFormat",
+    "hasToolResult",
 )
+
+
+class OtherEndpoint(SetupError):
+    """A fixture answers another of aimock's endpoints."""
 
 
 def fixture_from_json(
     value: Any, place: str, name: str, folder: str | None, version: str = ""
-) -> Fixture | None:
-    """The fixture that this JSON describes; None if it answers another of aimock's endpoints.
+) -> Fixture:
+    """The fixture that this JSON describes; OtherEndpoint if it is none for videos.
 
     `folder` is what `file` is relative to, None where no file may be named; `version` tells
     the counters of an edited file from those before.
@@ -1535,7 +1539,7 @@ def fixture_from_json(
     checked(FIXTURE_SCHEMA, value, place)
     answer, match = value.get("response", {"video": {}}), value["match"]
     if not _is_for_video(match, answer, f"{place}.response"):
-        return None
+        raise OtherEndpoint(f"{place}.response: answers another endpoint")
 
     # 2. What becomes of the submit: a refusal or a plan, and what goes wrong on the way.
     faults: list[Fault] = []
@@ -1546,9 +1550,9 @@ def fixture_from_json(
             raise complaint(f"{place}.faults[{index}]", text)
         faults.append(fault)
     if "video" in answer:
-        plan = plan_from_json(answer["video"], f"{place}.response.video", folder)
         webhook = Webhook(**_python_names(value.get("webhook", {})))
         pace = _pace_from_json(value.get("lifecycle"), f"{place}.lifecycle")
+        plan = plan_from_json(answer["video"], f"{place}.response.video", folder)
         plan = plan._replace(pace=pace, webhook=webhook, faults=faults)
     else:
         idle = [key for key in ("lifecycle", "webhook") if key in value]
@@ -1628,6 +1632,8 @@ def plan_from_json(value: Json, place: str, folder: str | None) -> Plan:
     if "file" in value:
         clip = _clip_file(value["file"], f"{place}.file", folder)
     fields = {key: value[key] for key in value.keys() & Plan._fields}
+    if fields.get("cost") is not None:
+        fields["cost"] = js_number(fields["cost"])
     fields["status"] = Status(name)
     fields["error"] = value.get("error") or usual_error
     urls = value.get("unsigned_urls", ["that of the content route"])
@@ -1766,12 +1772,13 @@ def read_part(
     for index, entry in enumerate(document.get("fixtures", ()), first):
         where = f"{place}fixtures[{index}]"
         with collecting(problems):
-            fixture = fixture_from_json(entry, where, f"{name}[{index}]", folder, version)
-            if fixture is None:
+            try:
+                read = fixture_from_json(entry, where, f"{name}[{index}]", folder, version)
+            except OtherEndpoint:
                 notes.append(f"{where}: answers another endpoint, passed over")
-            else:
-                fixtures.append(fixture)
-                notes += [f"{where}: {note}" for note in _aimock_notes(entry)]
+                continue
+            fixtures.append(read)
+            notes += [f"{where}: {note}" for note in _aimock_notes(entry)]
     if problems:
         raise SetupError(*problems)
     listed = models if "models" in document else None
@@ -1798,7 +1805,7 @@ def _files_of(path: str, stamps: Stamps) -> Iterator[str]:
         yield path
         return
     try:
-        entries = [os.path.join(path, name) for name in sorted(os.listdir(path))]
+        entries = sorted(os.path.join(path, name) for name in os.listdir(path))
     except OSError as error:
         raise SetupError(f"{path}: cannot be read: {error.strerror}") from None
     for entry in sorted(entries, key=os.path.isdir):  # files before folders
@@ -1810,20 +1817,21 @@ def _parts_of(
     source: Any, position: int, stamps: Stamps, problems: list[str]
 ) -> Iterator[Part]:
     """What a path says, fixtures as Python objects, or the file beside this one, for None."""
-    if isinstance(source, Mapping):
+    if source is None:
+        for file in filter(os.path.exists, _files_of(_BESIDE, stamps)):
+            yield part_of_file(file, stamps[file], beside=True)
+    elif isinstance(source, Mapping):
         document, first = json_copy(source, f"fixtures[{position}]"), 0
         if not document.keys() & {"fixtures", "models"}:
             document, first = {"fixtures": [document]}, position
         yield read_part(document, "", first=first)
-    elif source is None or isinstance(source, (str, os.PathLike)):
-        path = os.fspath(source or _BESIDE)
-        files = list(_files_of(path, stamps))
-        if source and not files:
+    elif isinstance(source, (str, os.PathLike)):
+        files = list(_files_of(os.fspath(source), stamps))
+        if not files:
             yield Part(notes=[f"{source}: no *.json in this folder"])
         for file in files:
-            if source or os.path.exists(file):
-                with collecting(problems):
-                    yield part_of_file(file, stamps[file], beside=source is None)
+            with collecting(problems):
+                yield part_of_file(file, stamps[file])
     else:
         raise SetupError(f"fixtures: expected a path or an object, got {source!r}")
 
@@ -1858,26 +1866,28 @@ def load_fixtures(sources: Sequence[Any], recording: bool = False) -> Loaded:
             parts += _parts_of(source, position, stamps, problems)
 
     # The catalogue: of these files, else of the one beside this, else the built-in models.
-    lists = [part for part in parts if part.models is not None]
-    checked = not lists or any(part.models for part in lists)
-    if not any(part.models for part in lists) and None not in sources:
+    listing = [part for part in parts if part.models]
+    checked = bool(listing) or all(part.models is None for part in parts)
+    if not listing and None not in sources:
         passed_by: list[str] = []  # what is wrong with it does not matter here
         with collecting(passed_by):
-            lists = [part for part in _parts_of(None, 0, stamps, passed_by) if part.models]
+            listing = [
+                part for part in _parts_of(None, 0, stamps, passed_by) if part.models
+            ]
     if problems:
         failure = SetupError(*problems)
         failure.stamps = stamps
         raise failure
+    complete = bool(listing)
+    what = f"models checked ({', '.join(part.name for part in listing)})"
+    if not listing:
+        listing = [read_part({"models": BUILT_IN_MODELS}, "built-in: ")]
+        what = "built-in models checked, any other accepted"
     models: dict[str, Model] = {}
-    for part in lists:
+    for part in listing:
         for model in part.models or ():
             models.setdefault(model.id, model)
-    complete = bool(models)
-    described = f"{len(models)} models checked ({', '.join(part.name for part in lists)})"
-    if not complete:
-        built_in = [model_from_json(model, "built-in") for model in BUILT_IN_MODELS]
-        models = {model.id: model for model in built_in}
-        described = f"{len(models)} built-in models checked, any other accepted"
+    described = f"{len(models)} {what}"
     if not checked:
         described = "no model is checked"
     if recording:
@@ -1978,7 +1988,7 @@ def scenario_fixtures() -> list[Fixture]:
     read = [
         fixture_from_json(entry, entry["name"], entry["name"], None) for entry in SCENARIOS
     ]
-    return [fixture._replace(built_in=True) for fixture in read if fixture]
+    return [fixture._replace(built_in=True) for fixture in read]
 
 
 # ============ 5. Jobs, lifecycle, store: Job, status_at, Store ==============================
@@ -2019,7 +2029,8 @@ class Job(NamedTuple):
     ending: Status  # the status it ends in; one of WAITING = never ends
     error: str | None
     created_at: float
-    ends_at: float = math.inf  # known, or reached; infinite while only polls can tell
+    ends_at: float  # known, or reached; infinite while only polls can tell
+    ends_after: float  # this many polls; infinite where they do not matter
     polls: int = 0
     passed: float = 0  # polls, and what stands for one: POLL_SECONDS of `advance`
     lookups: int = 0  # of its /generation
@@ -2045,11 +2056,14 @@ def new_job(
     cost = plan.cost
     if cost == Plan().cost:
         cost = cost_of(shape, model)
-    ends_at = math.inf
-    if plan.status in ENDINGS and pace.unit == "seconds":
-        ends_at = now + sum(pace.spans)
-    elif plan.status in ENDINGS and callback_url:
-        ends_at = now + SELF_END_SECONDS
+    ends_at = ends_after = math.inf
+    if plan.status in ENDINGS:
+        if pace.unit == "polls":
+            ends_after = sum(pace.spans) + 1
+            if callback_url:
+                ends_at = now + SELF_END_SECONDS
+        else:
+            ends_at = now + sum(pace.spans)
     # gen-vid-<unix seconds>-<20 letters and digits>, as recorded
     letters = os.urandom(20).translate(_ID_LETTERS).decode()
     return Job(
@@ -2065,6 +2079,7 @@ def new_job(
         error=plan.error,
         created_at=now,
         ends_at=ends_at,
+        ends_after=ends_after,
         **facts,
     )
 
@@ -2088,26 +2103,20 @@ def expires_at(job: Job) -> int:
     return int(job.ends_at) + RETENTION_SECONDS
 
 
-def _polls_to_end(job: Job) -> float:
-    if job.pace.unit != "polls" or job.ending in WAITING:
-        return math.inf
-    return sum(job.pace.spans) + 1 - job.passed
-
-
 def after_poll(job: Job, now: float) -> Job:
     """The job after one more poll, which may end it."""
-    ends_at = job.ends_at
+    passed, ends_at = job.passed + 1, job.ends_at
     if now < ends_at:
-        if _polls_to_end(job) <= 1:
+        if passed >= job.ends_after:
             ends_at = now
         elif ends_at < math.inf and job.pace.unit == "polls":
             ends_at = now + SELF_END_SECONDS
-    return job._replace(polls=job.polls + 1, passed=job.passed + 1, ends_at=ends_at)
+    return job._replace(polls=job.polls + 1, passed=passed, ends_at=ends_at)
 
 
 def after_advance(job: Job, now: float, polls: int) -> Job:
     """The job after the clock was moved on, as if polled so often after `now`."""
-    ends_at, needed = job.ends_at, _polls_to_end(job)
+    ends_at, needed = job.ends_at, job.ends_after - job.passed
     if needed <= polls:
         ends_at = min(ends_at, now + needed * POLL_SECONDS)
     return job._replace(passed=job.passed + polls, ends_at=ends_at)
@@ -2139,24 +2148,13 @@ class Note:
     body: bytes | None = None  # as kept_body_of keeps it
 
 
-class Wait:
-    """Somebody waits for `count` of the requests that are wanted."""
+class Wait(NamedTuple):
+    """Somebody waits for so many of the requests that are wanted."""
 
-    def __init__(
-        self, wanted: Callable[[Request], bool], count: int, before: Iterable[Request]
-    ) -> None:
-        self.enough = threading.Event()
-        self.found: list[Request] = []
-        self._wanted = wanted
-        self._count = count
-        for request in before:
-            self.look_at(request)
-
-    def look_at(self, request: Request) -> None:
-        if self._wanted(request):
-            self.found.append(request)
-        if len(self.found) >= self._count:
-            self.enough.set()
+    wanted: Callable[[Request], bool]
+    many: int
+    found: list[Request]
+    enough: threading.Event
 
 
 class Store:
@@ -2171,15 +2169,15 @@ class Store:
         self.config = config
         self._clock = clock
         self._lock = threading.Lock()  # guards every field below
-        self._waits: set[Wait] = set()
+        self._waits: list[Wait] = []
         self._closed = False
         self.epoch = 0  # how many resets there were
         self.loaded = load_fixtures(config.fixtures, bool(config.record))
         self._course: list[Fixture] = []  # what a trial does to every submit
         if config.trial:
             course = {"match": {}, **TRIALS[config.trial].course}
-            fixture = fixture_from_json(course, "trial", f"trial:{config.trial}", None)
-            self._course = [fixture] if fixture else []
+            name = f"trial:{config.trial}"
+            self._course.append(fixture_from_json(course, "trial", name, None))
         faults = [json_copy(fault, "fault") for fault in config.fault]
         self._start_faults = list(map(fault_from_json, faults))
         self._set_up()
@@ -2212,8 +2210,7 @@ class Store:
         ]
         if loaded.implicit:
             self._fixtures.append(_SUCCESS)
-        matches = [fixture.source["match"] for fixture in self._fixtures]
-        self._named = {match["model"] for match in matches if "model" in match}
+        self._named = {fixture.source["match"].get("model") for fixture in self._fixtures}
         # Made aside: it is read without the lock.
         by_id = {model.id: model for model in loaded.models}
         self._models = {model.canonical_slug: model for model in loaded.models} | by_id
@@ -2234,8 +2231,7 @@ class Store:
     def totals(self) -> dict[str, int]:
         """How much there is, for the health check."""
         fixtures = len(self.fixtures())
-        with self._lock:
-            return {"jobs": len(self._jobs), "requests": self._seq, "fixtures": fixtures}
+        return {"jobs": len(self._jobs), "requests": self._seq, "fixtures": fixtures}
 
     # ---- Clock
 
@@ -2247,9 +2243,10 @@ class Store:
             before, offset = self.now(), self._offset
             self._offset += seconds
             polls = int(self._offset // POLL_SECONDS - offset // POLL_SECONDS)
-            last_poll = before - offset % POLL_SECONDS
-            for job in list(self._open.values()) * bool(polls):
-                self._put(after_advance(job, last_poll, polls))
+            if polls:
+                last_poll = before - offset % POLL_SECONDS
+                for job in list(self._open.values()):
+                    self._put(after_advance(job, last_poll, polls))
             self._settle()
             return self.now()
 
@@ -2338,15 +2335,15 @@ class Store:
         self, submit: VideoRequest, context: str | None, counts: Counts
     ) -> list[Json]:  # self._lock is held
         ranked = []
-        for position, fixture in enumerate(self._fixtures):
+        for fixture in self._fixtures:
             if fixture.built_in and "mock:" not in submit.prompt:
                 continue
-            miss = near_miss_to_wire(
-                fixture, list(differences(fixture, submit, context, counts))
-            )
-            missed, held = len(miss["differences"]), len(miss["held"])
-            ranked.append((fixture.built_in, not held, missed, -held, position, miss))
-        return [miss for *_, miss in heapq.nsmallest(3, ranked)]
+            missed = list(differences(fixture, submit, context, counts))
+            miss = near_miss_to_wire(fixture, missed)
+            held = len(miss["held"])
+            ranked.append(((fixture.built_in, not held, len(missed), -held), miss))
+        nearest = heapq.nsmallest(3, ranked, key=lambda entry: entry[0])
+        return [miss for _, miss in nearest]
 
     def _scope_counts(self, scope: str, epoch: int) -> Counts:  # self._lock is held
         if epoch != self.epoch:
@@ -2535,7 +2532,10 @@ class Store:
             self._journal[self._seq] = request
             self._journal.pop(self._seq - most, None)
             for wait in self._waits:
-                wait.look_at(request)
+                if wait.wanted(request):
+                    wait.found.append(request)
+                    if len(wait.found) >= wait.many:
+                        wait.enough.set()
 
     def newest_requests(self, since: int = 0) -> Iterator[Request]:
         """The journal, newest first, down to this seq; nothing is locked meanwhile."""
@@ -2553,15 +2553,15 @@ class Store:
         What comes meanwhile is counted even if the journal is too small to keep it.
         """
         with self._lock:
-            journal = list(self.newest_requests(since))
-            wait = Wait(wanted, count, reversed(journal))
-            self._waits.add(wait)
-            if self._closed:
+            found = list(filter(wanted, self.newest_requests(since)))[::-1]
+            wait = Wait(wanted, count, found, threading.Event())
+            if self._closed or len(found) >= count:
                 wait.enough.set()
+            self._waits.append(wait)
         wait.enough.wait(min(seconds, threading.TIMEOUT_MAX))
         with self._lock:
             self._waits.remove(wait)
-            return wait.found
+            return found
 
 
 # ============ 6. Test card: an MP4 writer ===================================================
@@ -3149,7 +3149,7 @@ def _webhook_headers(job: Job, body: bytes, secret: str) -> dict[str, str]:
 def may_deliver(url: str, callback_hosts: Sequence[str]) -> bool:
     """Whether webhooks may go there: loopback, or a host that --callback-host names."""
     host = urlsplit(url).hostname or ""
-    if host in ("localhost", "::1") or re.fullmatch(r"127(\.\d{1,3}){3}", host):
+    if re.fullmatch(r"localhost|::1|127(\.\d{1,3}){3}", host):
         return True
     return "*" in callback_hosts or host in {name.lower() for name in callback_hosts}
 
@@ -3161,9 +3161,8 @@ def _after_attempt(delivery: Delivery, outcome: Json, seconds: float) -> Deliver
         return delivery._replace(state="delivered")
     failures = len(delivery.attempts)
     if failures > len(BACKOFF):
-        return delivery._replace(
-            state="failed", reason=f"no success in {failures} attempts"
-        )
+        reason = f"no success in {failures} attempts"
+        return delivery._replace(state="failed", reason=reason)
     # Reckoned from when it was due, so that one jump of the clock brings all attempts that fall
     # within it.
     return delivery._replace(due_at=delivery.due_at + seconds + BACKOFF[failures - 1])
@@ -3400,6 +3399,8 @@ class Courier:
                 sock, server_hostname=host, do_handshake_on_connect=False
             )
         with contextlib.closing(sock), self._watched(sock):
+            if isinstance(sock, ssl.SSLSocket):
+                sock.do_handshake()
             connection = http.client.HTTPConnection(host, port)
             connection.sock = sock
             connection.request("POST", path, body, {**headers, "Connection": "close"})
@@ -5963,8 +5964,6 @@ class VideoMock:
         for path, value in _numbered("fixture", fixture):
             name = f"added fixture {next(self._additions)}"
             read = fixture_from_json(value, path, name, None)
-            if read is None:
-                raise SetupError(f"{path}.response: answers another endpoint")
             added.append(read._replace(id=name, group=f"{name} {read.group}"))
         self.store.add_fixtures(added)
         return [fixture_to_wire(read, 0) for read in added]
