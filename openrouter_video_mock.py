@@ -3833,14 +3833,61 @@ def spoilt(response: Response, fault: Fault | None) -> Response:
 
 def create_video(mock: VideoMock, request: Request) -> Response:
     """Accept a generation request; answer at once with the job to poll."""
-    key = require_key(mock, request)
+    key, scope = require_key(mock, request), scope_of(request)
+    submit, model = _acceptable(mock, request)
+    moderation = {
+        "reasons": ["violence"],
+        "flagged_input": submit.prompt[:100],
+        "provider_name": model.provider,
+        "model_slug": model.id,
+    }
+    context = request.headers.get("x-aimock-context")
+    fixture, fault, misses = mock.store.choose(submit, context, scope, request.note.epoch)
+    if fixture is not None:
+        request.note.fixture = fixture.name or None
+    strike(mock, request, fault, moderation)
+    if fixture is None:
+        raise _no_match_error(request, misses)
+    if fixture.refusal is not None:
+        raise fault_error(fixture.refusal, moderation)
+
+    pace = Pace("polls", mock.config.polls)
+    if mock.config.seconds:
+        pace = Pace("seconds", mock.config.seconds)
+    links = mock.links(request)
+    job = new_job(
+        submit,
+        model,
+        fixture,
+        pace,
+        mock.now(),
+        submit.callback_url or mock.config.callback_url or None,
+        request=kept_body_of(request, submit.body),
+        origin=links.origin,
+        key=key,
+        scope=scope,
+    )
+    request.note.job_id = job.id
+    mock.store.add_job(job, request.note.epoch)
+    if job.callback_url:
+        mock.courier.wake()
+    wire = {
+        "id": job.id,
+        "polling_url": links.polling_url(job.id),
+        "status": WAITING[0].value,
+    }
+    return json_response(wire, status=202)
+
+
+def _acceptable(mock: VideoMock, request: Request) -> tuple[VideoRequest, Model]:
+    """What a submit asks for, and of which model, if that can do it."""
     read = parse_video_request
     if len(request.body) <= _SMALL_BODY:
         read = _remembered_request
     submit = read(request.body, mock.config.callback_host)
-    outdated = mock.store.reload_if_edited()
-    if outdated:
-        mock.notice(printable(f"fixtures not reloaded: {outdated}"))
+    reason = mock.store.reload_if_edited()
+    if reason:
+        mock.notice(printable(f"fixtures not reloaded: {reason}"))
     model = mock.store.find_model(submit.model)
     if model is None:
         raise ApiError(400, f"{shorten(submit.model)} is not a valid model ID")
@@ -3850,31 +3897,7 @@ def create_video(mock: VideoMock, request: Request) -> Response:
     if "previous_job_id" in submit.body and model in mock.store.loaded.models:
         raise ApiError(400, f"{model.canonical_slug} does not support previous_job_id")
     check_prompt(submit, model)
-
-    context, scope = request.headers.get("x-aimock-context"), scope_of(request)
-    fixture, fault, misses = mock.store.choose(submit, context, scope, request.note.epoch)
-    if fixture is not None:
-        request.note.fixture = fixture.name or None
-
-    moderation = {
-        "reasons": ["violence"],
-        "flagged_input": submit.prompt[:100],
-        "provider_name": model.provider,
-        "model_slug": model.id,
-    }
-    strike(mock, request, fault, moderation)
-    if fixture is None:
-        raise _no_match_error(request, misses)
-    if fixture.refusal is not None:
-        raise fault_error(fixture.refusal, moderation)
-    job = mock.add_job(request, submit, model, fixture, key=key, scope=scope)
-    request.note.job_id = job.id
-    wire = {
-        "id": job.id,
-        "polling_url": mock.links(request).polling_url(job.id),
-        "status": WAITING[0].value,
-    }
-    return json_response(wire, status=202)
+    return submit, model
 
 
 def _no_match_error(request: Request, misses: list[Json]) -> ApiError:
@@ -3938,14 +3961,12 @@ def index_of(request: Request) -> int:
     path, text = ("index",), request.parameters.get("index", "")
     if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?|", text):
         parts = {"expected": "number", "code": "invalid_type", "received": "NaN"}
-        raise SchemaError(
-            [_issue(path, "Invalid input: expected number, received NaN", **parts)]
-        )
-    index = float(text or 0)
-    issues = list(issues_of({"type": "int", "minimum": 0}, index, path))
+        issues = [_issue(path, "Invalid input: expected number, received NaN", **parts)]
+    else:
+        issues = list(issues_of({"type": "int", "minimum": 0}, float(text or 0), path))
     if issues:
         raise SchemaError(issues)
-    return int(index)
+    return int(float(text or 0))
 
 
 _CATALOGUE_CACHE: Headers = (
@@ -3970,11 +3991,10 @@ _MODALITY: Json = json.loads("""{"enum": ["text", "image", "embeddings", "audio"
 def list_models(mock: VideoMock, request: Request) -> Response:
     """List models of all kinds: the video models if output_modalities asks for them."""
     asked = request.parameters.get("output_modalities", "text").split(",")
-    issues = [
-        i for name in asked for i in issues_of(_MODALITY, name, ("output_modalities",))
-    ]
-    if issues:
-        raise SchemaError(issues[:1])
+    for name in asked:
+        issues = list(issues_of(_MODALITY, name, ("output_modalities",)))
+        if issues:
+            raise SchemaError(issues)
     models: Sequence[Model] = ()
     if {"video", "all"} & set(asked):
         models = mock.store.loaded.models
@@ -5283,6 +5303,7 @@ refresh();
 # a line in ROUTES, a line in the README.  First match wins.
 
 Handler = Callable[..., Response]
+Say = Callable[[str], None]  # takes a line of text
 CONTROL = "/__mock"
 
 
@@ -5298,7 +5319,7 @@ class VideoMock:
         self,
         config: Config = Config(),  # noqa: B008  (it is frozen)
         *,
-        log: Callable[[str], None] | None = None,
+        log: Say | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.config = checked_config(config)
@@ -5390,9 +5411,7 @@ class VideoMock:
         kind = request.headers.get("content-type", "").partition(";")[0]
         if isinstance(error, SchemaError) and kind == "multipart/form-data":
             request.note.hint = f"the body came as {kind}, this API takes JSON"
-        for name, value in error.headers:
-            if name == "Retry-After":
-                request.note.retry_after = int(value)
+        request.note.retry_after = int(dict(error.headers).get("Retry-After", 0))
         if is_control_path(request.path):
             return error_response(error, _JSON)
         return error_response(error)
@@ -5435,34 +5454,6 @@ class VideoMock:
         if job is None:
             raise ApiError(404, f"{what} {job_id} not found")
         request.note.job_id, request.note.fixture = job.id, job.fixture
-        return job
-
-    def add_job(
-        self,
-        request: Request,
-        submit: VideoRequest,
-        model: Model,
-        fixture: Fixture,
-        **facts: str,
-    ) -> Job:
-        """Make the job that this fixture plans for this request."""
-        pace = Pace("polls", self.config.polls)
-        if self.config.seconds:
-            pace = Pace("seconds", self.config.seconds)
-        job = new_job(
-            submit,
-            model,
-            fixture,
-            pace,
-            self.now(),
-            submit.callback_url or self.config.callback_url or None,
-            request=kept_body_of(request, submit.body),
-            origin=self.links(request).origin,
-            **facts,
-        )
-        self.store.add_job(job, request.note.epoch)
-        if job.callback_url:
-            self.courier.wake()
         return job
 
     # ---- Steering
@@ -5756,9 +5747,6 @@ class VideoMock:
 
 JOB = r"(?P<job_id>[^/]+)"
 MODEL = r"(?P<model_id>[^/]+/[^/]+)"
-_add_fixture = control_route(VideoMock.add_fixture, "fixtures", 201)
-_add_fault = control_route(VideoMock.add_fault, "faults", 201)
-_clear_faults = control_route(VideoMock.clear_faults, "faults")
 
 ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", rf"{API}/videos", create_video),
@@ -5782,10 +5770,10 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("GET", rf"{CONTROL}/jobs/{JOB}/clip", control_clip),
     ("GET", rf"{CONTROL}/findings", control_route(VideoMock.findings, "findings")),
     ("GET", rf"{CONTROL}/fixtures", control_route(VideoMock.fixtures, "fixtures")),
-    ("POST", rf"{CONTROL}/fixtures", _add_fixture),
+    ("POST", rf"{CONTROL}/fixtures", control_route(VideoMock.add_fixture, "fixtures", 201)),
     ("GET", rf"{CONTROL}/faults", control_route(VideoMock.faults, "faults")),
-    ("POST", rf"{CONTROL}/faults", _add_fault),
-    ("DELETE", rf"{CONTROL}/faults", _clear_faults),
+    ("POST", rf"{CONTROL}/faults", control_route(VideoMock.add_fault, "faults", 201)),
+    ("DELETE", rf"{CONTROL}/faults", control_route(VideoMock.clear_faults, "faults")),
     ("GET", rf"{CONTROL}/time", control_route(VideoMock.now, "now")),
     ("POST", rf"{CONTROL}/time", control_route(VideoMock.advance, "now")),
     ("GET", rf"{CONTROL}/webhooks", control_route(VideoMock.webhooks, "webhooks")),
@@ -5883,12 +5871,8 @@ def log_line(request: Request) -> str:
     if note.fault:
         parts.append(f"fault={note.fault}")
     parts.append(f"{note.ms:.1f} ms")
-    reasons = [describe_miss(miss) for miss in note.closest or ()]
-    if not reasons and note.error:
-        reasons.append(note.error)
-    if note.hint:
-        reasons.append(note.hint)
-    parts += [f"({reason})" for reason in reasons]
+    reasons = [describe_miss(miss) for miss in note.closest or ()] or [note.error]
+    parts += [f"({reason})" for reason in (*reasons, note.hint) if reason]
     return printable(" ".join(parts))
 
 
@@ -6027,7 +6011,8 @@ class _Adapter(socketserver.BaseRequestHandler):
         """Answer requests until one of both has had enough."""
         self.server.connections.add(self)
         try:
-            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError):  # gone already
+                self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while self.serve_one():
                 pass
             self.linger()
@@ -6337,9 +6322,7 @@ class MockServer(VideoMock):
     True
     """
 
-    debug: Callable[[str], None] = staticmethod(
-        lambda line: None
-    )  # takes a line per lost connection
+    debug: Say = staticmethod(lambda line: None)  # takes a line per lost connection
     _server: _Server | None = None
 
     def __init__(self, **settings: Any) -> None:
@@ -6592,14 +6575,14 @@ def main(
             server.notice = log.say_soon
             server.start()
         except (SetupError, OSError) as error:
-            log.say(printable(reason_of(error)))
+            log.say(reason_of(error))
             return 1
         try:
             for note in (*server.store.loaded.notes, server.store.loaded.catalogue):
-                log.say(printable(note))
+                log.say(note)
             if config.record:
                 where = f"{config.upstream} with the client's key: that costs real money"
-                log.say(printable(f"recording: what no fixture takes goes to {where}"))
+                log.say(f"recording: what no fixture takes goes to {where}")
             _serve(server, out, commands["until_stdin_closes"])
         finally:
             if not commands["quiet"]:
@@ -6608,33 +6591,29 @@ def main(
     return 0
 
 
-def say_findings(findings: list[Json], say: Callable[[str | None], None]) -> None:
+def say_findings(found: list[Json], say: Say) -> None:
     """A summary for the end: a line per rule, with the first text of each."""
-    by_rule: dict[str, list[Json]] = {}
-    for finding in findings:
-        by_rule.setdefault(finding["rule"], []).append(finding)
-    for same in by_rule.values():
-        say(printable(f"{len(same)} x {describe_finding(same[0])}"))
+    counts = Counter(finding["rule"] for finding in found)
+    for finding in found:
+        count = counts.pop(finding["rule"], 0)
+        if count:
+            say(f"{count} x {describe_finding(finding)}")
 
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM end what is inside, whatever they interrupt; one of them is enough."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    before: dict[signal.Signals, Any] = {}
 
     def leave(*_: Any) -> None:
         for number in before:
             signal.signal(number, lambda *_: None)
         raise KeyboardInterrupt
 
-    before = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
-    }
     try:
-        for number in before:
-            signal.signal(number, leave)
+        with contextlib.suppress(ValueError):  # only the main thread gets signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, leave)
         yield
     except KeyboardInterrupt:
         pass
@@ -6656,9 +6635,7 @@ def _serve(server: MockServer, out: TextIO, until_stdin_closes: bool) -> None:
         pass  # a signal that came just before the wait is met after it
 
 
-def run_trials(
-    settings: Json, commands: Json, out: TextIO, say: Callable[[str | None], None]
-) -> int:
+def run_trials(settings: Json, commands: Json, out: TextIO, say: Say) -> int:
     """Run the command in each trial and print a line each, in the table's order; exit status."""
     import concurrent.futures
 
@@ -6667,12 +6644,11 @@ def run_trials(
         if name not in TRIALS:
             say(f"--trial-only: there is no {name!r}{did_you_mean(name, TRIALS)}")
             return 2
-    timeout = commands["trial_timeout"] or 30.0
     running: set[int] = set()  # process groups
     rows = []
     pool = concurrent.futures.ThreadPoolExecutor(commands["trial_jobs"] or os.cpu_count())
     try:
-        run = functools.partial(_run_trial, settings, commands["command"], timeout, running)
+        run = functools.partial(_run_trial, settings, commands, running)
         for row in pool.map(run, names):
             rows.append(row)
             for line in _trial_lines(row, out.isatty()):
@@ -6695,13 +6671,12 @@ def run_trials(
     return int(bool(failed))
 
 
-def _run_trial(
-    settings: Json, command: Sequence[str], timeout: float, running: set[int], name: str
-) -> Json:
+def _run_trial(settings: Json, commands: Json, running: set[int], name: str) -> Json:
     import subprocess
     import tempfile
 
     key, started, stopped_after = "sk-or-trial", _monotonic(), 0.0
+    command, timeout = commands["command"], commands["trial_timeout"] or 30.0
     with (
         MockServer(**{**settings, "port": 0, "trial": name}) as mock,
         tempfile.TemporaryFile() as output,
@@ -6761,7 +6736,7 @@ def _trial_lines(row: Json, coloured: bool) -> Iterator[str]:
             yield printable(f"{'':8}| {line}")
 
 
-def validate(config: Config, out: TextIO, say: Callable[[str], None]) -> int:
+def validate(config: Config, out: TextIO, say: Say) -> int:
     """Read the fixtures and say all that is wrong; 0 if nothing is."""
     try:
         loaded = load_fixtures(config.fixtures)
@@ -6769,15 +6744,15 @@ def validate(config: Config, out: TextIO, say: Callable[[str], None]) -> int:
             fault_from_json(fault)
     except SetupError as error:
         for problem in error.problems or [str(error)]:
-            say(printable(problem))
+            say(problem)
         return 1
     for note in loaded.notes:
-        say(printable(note))
+        say(note)
     _print(f"ok: {len(loaded.fixtures)} fixtures, {loaded.catalogue}", out)
     return 0
 
 
-def _print(line: str | None, stream: TextIO | None) -> None:
+def _print(line: str, stream: TextIO | None) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, full or none
         print(line, file=stream, flush=True)
 
@@ -6796,8 +6771,8 @@ class _Log:
         )  # None: the last one
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
 
-    def say(self, line: str | None) -> None:
-        _print(line, self._stream)
+    def say(self, line: str) -> None:
+        _print(printable(line), self._stream)
 
     def say_soon(self, line: str | None) -> None:
         with contextlib.suppress(queue.Full):
@@ -6815,10 +6790,11 @@ class _Log:
         self._thread.join(0.2)  # to write what is left
 
 
-def check_health(config: Config, wait: float, say: Callable[[str], None]) -> int:
+def check_health(config: Config, wait: float, say: Say) -> int:
     """Ask the mock that these settings would start; 0 once it answers, 1 if it does not in time."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
     end = _monotonic() + wait
+    no_answer = contextlib.suppress(ValueError, TypeError, LookupError)
     while True:
         connection = http.client.HTTPConnection(host, config.port, timeout=2)
         if config.cert:  # its own, so there is nothing to verify it by
@@ -6827,14 +6803,12 @@ def check_health(config: Config, wait: float, say: Callable[[str], None]) -> int
             )
         reason = "something else answers there"
         try:
-            with contextlib.closing(connection):
+            with contextlib.closing(connection), no_answer:
                 connection.request("GET", "/health")
                 if json.loads(connection.getresponse().read(65_536))["status"] == "ok":
                     return 0
         except (OSError, http.client.HTTPException) as error:
             reason = str(error) or type(error).__name__
-        except (ValueError, TypeError, LookupError):
-            pass
         if _monotonic() >= end:
             say(f"no mock on {host}:{config.port}: {reason}")
             return 1
