@@ -4610,18 +4610,15 @@ def is_whole_clip(download: Request, job: Job) -> bool:
 
 
 def _again(
-    requests: Iterable[Request],
-    key_of: Callable[[Request], Any],
-    matters: Callable[[Request], bool],
-) -> Iterator[list[Request]]:
-    """Each request that matters with the next of the same key."""
+    requests: Iterable[Request], key_of: Callable[[Request], Any]
+) -> Iterator[tuple[Request, Request]]:
+    """Each request with the next of the same key."""
     before: dict[Any, Request] = {}
     for request in requests:
         key = key_of(request)
         if key in before:
-            yield [before.pop(key), request]
-        if matters(request):
-            before[key] = request
+            yield before[key], request
+        before[key] = request
 
 
 def _mistakes_in_repeating(
@@ -4629,32 +4626,29 @@ def _mistakes_in_repeating(
 ) -> Iterator[Seen]:
     submits = [request for request in requests if request.note.route == "create_video"]
     paid = [submit for submit in submits if submit.note.job_id]
-    for pair in _again(
-        paid, lambda r: (scope_of(r), r.body), lambda r: r.note.delivered is False
-    ):
-        made = [jobs.get(submit.note.job_id or "") for submit in pair]
-        cost = js_number(sum(job.cost or 0 for job in made if job))
-        text = f"Submitted again after a lost answer: two jobs, ${cost:.2f}, both charged"
-        yield "paid-twice", f"{text}; do not repeat a POST whose answer never came", pair
-    for pair in _again(
-        requests,
-        lambda r: (scope_of(r), r.method, r.path),
-        lambda r: bool(r.note.retry_after),
-    ):
-        waited = pair[1].note.time - pair[0].note.time
-        asked = pair[0].note.retry_after or 0
+    for first, again in _again(paid, lambda r: (scope_of(r), r.body)):
+        if first.note.delivered is False:
+            made = [jobs.get(submit.note.job_id or "") for submit in (first, again)]
+            cost = js_number(sum(job.cost or 0 for job in made if job))
+            text = (
+                f"Submitted again after a lost answer: two jobs, ${cost:.2f}, both charged"
+            )
+            text += "; do not repeat a POST whose answer never came"
+            yield "paid-twice", text, [first, again]
+    for first, again in _again(requests, lambda r: (scope_of(r), r.method, r.path)):
+        waited, asked = again.note.time - first.note.time, first.note.retry_after or 0
         if waited < asked - 0.1:
             text = f"Came back after {waited:.1f} s although Retry-After said {asked} s"
             text += ": that prolongs the limit; wait as long as it says"
-            yield "retry-after-ignored", text, pair
-    for pair in _again(
-        requests,
-        lambda r: (r.method, r.url, r.headers.get("authorization"), r.body),
-        lambda r: r.note.status in (400, 401, 402, 403, 413),
+            yield "retry-after-ignored", text, [first, again]
+    for first, again in _again(
+        requests, lambda r: (r.method, r.url, r.headers.get("authorization"), r.body)
     ):
-        note = pair[0].note
-        text = f"The same request again after a {note.status}, which it will get again"
-        yield "refusal-retried", f"{text}: show {note.error!r} to your user instead", pair
+        note = first.note
+        if note.status in (400, 401, 402, 403, 413):
+            text = f"The same request again after a {note.status}, which it will get again"
+            text += f": show {note.error!r} to your user instead"
+            yield "refusal-retried", text, [first, again]
 
 
 def findings_of(mock: VideoMock) -> list[Finding]:
@@ -5871,7 +5865,7 @@ def log_line(request: Request) -> str:
     if note.fault:
         parts.append(f"fault={note.fault}")
     parts.append(f"{note.ms:.1f} ms")
-    reasons = [describe_miss(miss) for miss in note.closest or ()] or [note.error]
+    reasons = [describe_miss(miss) for miss in note.closest or ()] or [note.error or ""]
     parts += [f"({reason})" for reason in (*reasons, note.hint) if reason]
     return printable(" ".join(parts))
 
@@ -6492,25 +6486,24 @@ def build_parser() -> Any:
     return parser
 
 
-def _environment_flags(environment: Mapping[str, str]) -> list[str]:
-    """The flags that the environment twins stand for."""
+def _environment_texts(environment: Mapping[str, str]) -> Json:
+    """What the twins of the flags say, in the form that argparse gives to flags."""
     known = {f"{_ENVIRONMENT}{name.upper()}": name for name in OPTIONS}
-    flags = []
+    given: Json = {}
     for variable, text in environment.items():
         if not variable.startswith(_ENVIRONMENT) or not text:
             continue
         if variable not in known:
             raise SetupError(f"{variable}: no such setting{did_you_mean(variable, known)}")
         name = known[variable]
-        option = OPTIONS[name]
-        if "metavar" not in option:
-            flags += [_flag(name)] * (text.lower() not in ("0", "false", "no"))
-            continue
-        parts = [text]
-        if option.get("repeats") and name != "fault":
-            parts = text.split(",")
-        flags += [f"{_flag(name)}={part}" for part in parts]
-    return flags
+        given[name] = text
+        if "metavar" not in OPTIONS[name]:
+            given[name] = text.lower() not in ("0", "false", "no")
+        elif name == "fault":
+            given[name] = [text]
+        elif OPTIONS[name].get("repeats"):
+            given[name] = text.split(",")
+    return given
 
 
 def read_settings(
@@ -6520,7 +6513,7 @@ def read_settings(
     parser = build_parser()
     given: Json = {}
     try:
-        given = vars(parser.parse_args(_environment_flags(environment)))
+        given = _environment_texts(environment)
         given.update(vars(parser.parse_args(argv)))
         for name in [name for name in OPTIONS if name in given]:
             option, text = OPTIONS[name], given[name]
@@ -6794,7 +6787,7 @@ def check_health(config: Config, wait: float, say: Say) -> int:
     """Ask the mock that these settings would start; 0 once it answers, 1 if it does not in time."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
     end = _monotonic() + wait
-    no_answer = contextlib.suppress(ValueError, TypeError, LookupError)
+    of_another = contextlib.suppress(ValueError, TypeError, LookupError)  # server's answer
     while True:
         connection = http.client.HTTPConnection(host, config.port, timeout=2)
         if config.cert:  # its own, so there is nothing to verify it by
@@ -6803,7 +6796,7 @@ def check_health(config: Config, wait: float, say: Say) -> int:
             )
         reason = "something else answers there"
         try:
-            with contextlib.closing(connection), no_answer:
+            with contextlib.closing(connection), of_another:
                 connection.request("GET", "/health")
                 if json.loads(connection.getresponse().read(65_536))["status"] == "ok":
                     return 0
