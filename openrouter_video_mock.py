@@ -3820,10 +3820,8 @@ def interfere(mock: VideoMock, request: Request, on: str, job: Job | None = None
     strike(mock, request, fault)
 
 
-def spoilt(response: Response, fault: Fault | None) -> Response:
+def spoilt(response: Response, fault: Fault) -> Response:
     """The answer as a fault lets it get through."""
-    if fault is None:
-        return response
     if fault.lost:
         return _DROPPED
     if fault.stall is not None:
@@ -3833,7 +3831,8 @@ def spoilt(response: Response, fault: Fault | None) -> Response:
 
 def create_video(mock: VideoMock, request: Request) -> Response:
     """Accept a generation request; answer at once with the job to poll."""
-    key, scope = require_key(mock, request), scope_of(request)
+    note, scope = request.note, scope_of(request)
+    key = require_key(mock, request)
     submit, model = _acceptable(mock, request)
     moderation = {
         "reasons": ["violence"],
@@ -3842,9 +3841,9 @@ def create_video(mock: VideoMock, request: Request) -> Response:
         "model_slug": model.id,
     }
     context = request.headers.get("x-aimock-context")
-    fixture, fault, misses = mock.store.choose(submit, context, scope, request.note.epoch)
+    fixture, fault, misses = mock.store.choose(submit, context, scope, note.epoch)
     if fixture is not None:
-        request.note.fixture = fixture.name or None
+        note.fixture = fixture.name or None
     strike(mock, request, fault, moderation)
     if fixture is None:
         raise _no_match_error(request, misses)
@@ -3867,8 +3866,8 @@ def create_video(mock: VideoMock, request: Request) -> Response:
         key=key,
         scope=scope,
     )
-    request.note.job_id = job.id
-    mock.store.add_job(job, request.note.epoch)
+    note.job_id = job.id
+    mock.store.add_job(job, note.epoch)
     if job.callback_url:
         mock.courier.wake()
     wire = {
@@ -5334,8 +5333,8 @@ class VideoMock:
 
     def handle(self, request: Request) -> Response:
         """Answer any request; the one place where an exception becomes a reply."""
-        started = _monotonic()
-        request.note.epoch = self.store.epoch
+        note, started = request.note, _monotonic()
+        note.epoch = self.store.epoch
         is_control = is_control_path(request.path)
         try:
             response = self._answer(request, is_control)
@@ -5350,15 +5349,16 @@ class VideoMock:
         except Exception as error:
             self.report(error)
             response = self.refuse(request, ApiError(500))
-        response = spoilt(response, request.note.struck)
+        if note.struck is not None:
+            response = spoilt(response, note.struck)
         if not is_control:
-            request.note.ms = (_monotonic() - started) * 1000
+            note.ms = (_monotonic() - started) * 1000
             if not response.dropped:
-                request.note.status = response.status
+                note.status = response.status
             self.store.record(request)
             if self.log is not None:
                 self.log(log_line(request))
-                job = self.store.find_job(request.note.job_id)
+                job = self.store.find_job(note.job_id)
                 for rule, text in mistakes_in(request, job):
                     self.log(printable(f"         ! {rule}: {text}"))
         return response
@@ -5401,11 +5401,12 @@ class VideoMock:
 
     def refuse(self, request: Request, error: ApiError) -> Response:
         """The answer of a refusal, the reason of which goes into the journal."""
-        request.note.error = error.message
+        note = request.note
+        note.error = error.message
         kind = request.headers.get("content-type", "").partition(";")[0]
         if isinstance(error, SchemaError) and kind == "multipart/form-data":
-            request.note.hint = f"the body came as {kind}, this API takes JSON"
-        request.note.retry_after = int(dict(error.headers).get("Retry-After", 0))
+            note.hint = f"the body came as {kind}, this API takes JSON"
+        note.retry_after = int(dict(error.headers).get("Retry-After", 0))
         if is_control_path(request.path):
             return error_response(error, _JSON)
         return error_response(error)
@@ -5614,10 +5615,8 @@ class VideoMock:
         _check_limit(limit)
         if job_id == "latest":
             job_id = self.store.job("latest")[0].id
-        if method is not None:
-            method = method.upper()
-        if status is not None:
-            status = str(status)
+        method = method and method.upper()
+        status = status and str(status)
 
         def wanted(request: Request) -> bool:
             answered = str(request.note.status or "closed")
@@ -6056,9 +6055,9 @@ class _Adapter(socketserver.BaseRequestHandler):
         if head.method == "HEAD":
             self.send(unsent)
             return not closes
-        room = sys.maxsize
-        if response.truncate is not None:
-            room = response.truncate
+        room = response.truncate
+        if room is None:
+            room = sys.maxsize
         sent = 0
         for block in stream:
             part = block[:room]
