@@ -3997,12 +3997,12 @@ def list_models(mock: VideoMock, request: Request) -> Response:
     models: Sequence[Model] = ()
     if {"video", "all"} & set(asked):
         models = mock.store.loaded.models
+    interfere(mock, request, "models")
     wire = {
         "data": [_model_object(model) for model in models],
         "links": {"next": None},
         "total_count": len(models),
     }
-    interfere(mock, request, "models")
     return json_response(wire, headers=_CATALOGUE_CACHE)
 
 
@@ -4283,6 +4283,8 @@ class Recorder:
         self._jobs: dict[str, tuple[str, float]] = {}
         self._signed: dict[str, list[str]] = {}
         self.differences: list[str] = []
+        if not self._folder:
+            return
         with contextlib.suppress(OSError, ValueError):
             before = _read_document(os.path.join(self._folder, "recorded.json"))
             self._fixtures = {
@@ -4673,7 +4675,7 @@ def findings_of(mock: VideoMock) -> list[Finding]:
             text = f"The webhook of {delivery.job.id} was not accepted in {len(delivery.attempts)}"
             text += " attempts: answer 2xx within 10 s, and do the work afterwards"
             seen.append(("webhook-unanswered", text, courses[delivery.job.id][:1]))
-    for text in mock.recorder.differences if mock.recorder else ():
+    for text in mock.recorder.differences:
         text += "; if production says so, the mock is wrong: tell its authors"
         seen.append(("differs-from-mock", text, []))
     findings = []
@@ -4831,6 +4833,9 @@ def check_control_access(mock: VideoMock, request: Request) -> None:
 def job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> Json:
     """Everything that is known of a job."""
     status, pace, plan = status_at(job, now), job.pace, job.plan
+    request = shown_body(job.request)
+    if isinstance(request, dict):  # without what production strips
+        request = {k: v for k, v in request.items() if k in _FIELDS}
     spans = {status.value: span for status, span in zip(WAITING, pace.spans, strict=True)}
     wire: Json = {
         "id": job.id,
@@ -4844,7 +4849,7 @@ def job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> Json
         "expires_at": None,
         "cost": job.cost,
         "error": None,
-        "request": shown_body(job.request),
+        "request": request,
         "plan": {
             "status": job.ending.value,
             "error": job.error,
@@ -4855,8 +4860,6 @@ def job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> Json
         },
         "webhooks": [delivery_to_wire(delivery) for delivery in deliveries],
     }
-    if isinstance(wire["request"], dict):  # what production strips
-        wire["request"] = {k: v for k, v in wire["request"].items() if k in _FIELDS}
     if status in ENDINGS:
         wire["ended_at"] = round(job.ends_at, 3)
         wire["expires_at"] = expires_at(job)
@@ -5327,9 +5330,7 @@ class VideoMock:
         started = _real_time() - _monotonic()
         self.store = Store(self.config, clock or (lambda: started + _monotonic()))
         self.courier = Courier(self.store, self.config, self.report)
-        self.recorder: Recorder | None = None
-        if self.config.record:
-            self.recorder = Recorder(self)
+        self.recorder = Recorder(self)
 
     def handle(self, request: Request) -> Response:
         """Answer any request; the one place where an exception becomes a reply."""
@@ -5376,12 +5377,12 @@ class VideoMock:
         request.note.route = handler.__name__
         if is_control:
             check_control_access(self, request)
-        elif self.recorder is not None:
-            return self._recorded(self.recorder, handler, request, groups)
+        elif self.config.record:
+            return self._recorded(handler, request, groups)
         return handler(self, request, **groups)
 
     def _recorded(
-        self, recorder: Recorder, handler: Handler, request: Request, groups: dict[str, str]
+        self, handler: Handler, request: Request, groups: dict[str, str]
     ) -> Response:
         """Our answer where a fixture or a job of ours has one, else the upstream's."""
         note = request.note
@@ -5397,7 +5398,7 @@ class VideoMock:
         elif self.store.find_job(job_id):
             return handler(self, request, **groups)
         note.job_id = job_id or None
-        return recorder.pass_on(request, job_id)
+        return self.recorder.pass_on(request, job_id)
 
     def refuse(self, request: Request, error: ApiError) -> Response:
         """The answer of a refusal, the reason of which goes into the journal."""
