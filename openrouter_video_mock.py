@@ -3773,7 +3773,9 @@ def require_key(mock: VideoMock, request: Request) -> str:
 
 def fault_error(fault: Fault, moderation: Json | None = None) -> ApiError:
     """The refusal that a fixture or fault orders, with what production adds to this status."""
-    status, metadata, seconds = fault.status or 500, fault.metadata, fault.retry_after
+    status = fault.status or 500
+    metadata = fault.metadata
+    seconds = fault.retry_after
     headers: Headers = ()
     if status == 403 and metadata is None:
         metadata = moderation
@@ -3802,7 +3804,8 @@ def strike(
     """Let a fault do what it does before the work, or instead of it; `spoilt` does the rest."""
     if fault is None:
         return
-    request.note.struck, request.note.fault = fault, fault.label
+    request.note.struck = fault
+    request.note.fault = fault.label
     if fault.delay and fault.stall is None:
         mock.stopping.wait(fault.delay)
     if fault.close:
@@ -3831,7 +3834,8 @@ def spoilt(response: Response, fault: Fault) -> Response:
 
 def create_video(mock: VideoMock, request: Request) -> Response:
     """Accept a generation request; answer at once with the job to poll."""
-    note, scope = request.note, scope_of(request)
+    note = request.note
+    scope = scope_of(request)
     key = require_key(mock, request)
     submit, model = _acceptable(mock, request)
     moderation = {
@@ -3901,12 +3905,14 @@ def _acceptable(mock: VideoMock, request: Request) -> tuple[VideoRequest, Model]
 
 def _no_match_error(request: Request, misses: list[Json]) -> ApiError:
     request.note.closest = misses
-    message, status = "No fixture matched", 404
+    message = "No fixture matched"
+    status = 404
     if request.headers.get("x-aimock-strict", "").lower() in (
         "true",
         "1",
     ):  # as aimock does
-        message, status = f"Strict mode: {message.lower()}", 503
+        message = f"Strict mode: {message.lower()}"
+        status = 503
     for miss in misses[:1]:
         message += f": {describe_miss(miss)}"
     return ApiError(status, message, {"closest": misses})
@@ -3957,7 +3963,8 @@ def check_index(index: int, outputs: int) -> None:
 
 def index_of(request: Request) -> int:
     """The query parameter `index`, coerced as JavaScript's Number does for what occurs."""
-    path, text = ("index",), request.parameters.get("index", "")
+    path = ("index",)
+    text = request.parameters.get("index", "")
     if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?|", text):
         parts = {"expected": "number", "code": "invalid_type", "received": "NaN"}
         issues = [_issue(path, "Invalid input: expected number, received NaN", **parts)]
@@ -4230,9 +4237,13 @@ def differences_from_contract(
     route: str, status: int, kind: str, answer: Any
 ) -> Iterator[str]:
     """How an upstream's answer differs from what the mock would have said."""
-    place, name, form, usual = route, route, "application/json", 200
+    place = route
+    name = route
+    form = "application/json"
+    usual = 200
     if status >= 400:
-        usual, name = status, "error"
+        usual = status
+        name = "error"
         if isinstance(answer, dict) and answer.get("success") is False:
             return  # the envelope of schema failures
     elif route == "create_video":
@@ -4303,7 +4314,8 @@ class Recorder:
             signed = self._signed.get(job_id, [])
             if index < len(signed):
                 url = signed[index]
-        text, value = b"", None
+        text = b""
+        value = None
         try:
             answer = _ask(url, request, headers)
             is_clip = route == "get_video_content" and answer.status == 200
@@ -4330,7 +4342,8 @@ class Recorder:
 
     def _rewritten(self, value: Json, links: Links) -> Json:
         """The answer with its URLs on the mock's origin."""
-        job_id, wire = value.get("id"), dict(value)
+        job_id = value.get("id")
+        wire = dict(value)
         if not isinstance(job_id, str):
             return value
         if isinstance(wire.get("polling_url"), str):
@@ -4345,7 +4358,9 @@ class Recorder:
 
     def _learn(self, request: Request, answer: Any, value: Json) -> None:
         # Keeps what an answer says; self._lock is held.
-        route, status, now = request.note.route, value.get("status"), _monotonic()
+        route = request.note.route
+        status = value.get("status")
+        now = _monotonic()
         match = _recorded_match(request.body)
         key, started = self._jobs.get(str(value.get("id")), ("", now))
         if route == "list_video_models" and answer.status == 200:
@@ -4358,7 +4373,8 @@ class Recorder:
             if value.get("success") is False:
                 return  # a schema failure: this file finds it by itself
             response: Json = {"status": answer.status}
-            error, retry_after = value.get("error"), answer.headers.get("retry-after", "")
+            error = value.get("error")
+            retry_after = answer.headers.get("retry-after", "")
             if isinstance(error, dict):
                 parts = ("message", "metadata")
                 response["error"] = {k: error[k] for k in parts if k in error}
@@ -4500,7 +4516,8 @@ _MISTAKEN_FIELDS: dict[str, str] = json.loads("""{
 
 def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
     """What one request shows by itself: rules, each with its text."""
-    note, kind = request.note, request.headers.get("content-type", "").partition(";")[0]
+    note = request.note
+    kind = request.headers.get("content-type", "").partition(";")[0]
     keyless = "authorization" not in request.headers
     if note.route == "create_video":
         body = shown_body(request.body)
@@ -4545,7 +4562,8 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
     if job is None:
         return
 
-    model, shape = job.model, job.submit.shape
+    model = job.model
+    shape = job.submit.shape
     if parse_size(shape.size or "") and (shape.resolution or shape.aspect_ratio):
         other = output_size(shape._replace(size=None), model)
         if output_size(shape, model) != other:
@@ -4637,7 +4655,8 @@ def _mistakes_in_repeating(
             text += "; do not repeat a POST whose answer never came"
             yield "paid-twice", text, [first, again]
     for first, again in _again(requests, lambda r: (scope_of(r), r.method, r.path)):
-        waited, asked = again.note.time - first.note.time, first.note.retry_after or 0
+        waited = again.note.time - first.note.time
+        asked = first.note.retry_after or 0
         if waited < asked - 0.1:
             text = f"Came back after {waited:.1f} s although Retry-After said {asked} s"
             text += ": that prolongs the limit; wait as long as it says"
@@ -4655,7 +4674,9 @@ def _mistakes_in_repeating(
 def findings_of(mock: VideoMock) -> list[Finding]:
     """All findings, in the order of the requests that show them."""
     requests = list(mock.store.newest_requests())[::-1]
-    jobs, courses, seen = mock.store.all_jobs(), defaultdict(list), list[Seen]()
+    jobs = mock.store.all_jobs()
+    courses = defaultdict(list)
+    seen = list[Seen]()
     forgotten = mock.store.totals()["requests"] - len(requests)
     if forgotten > 0:
         text = (
@@ -4683,7 +4704,8 @@ def findings_of(mock: VideoMock) -> list[Finding]:
         seqs = tuple(request.note.seq for request in shown_by)
         job_id = scope = None
         if shown_by:
-            job_id, scope = shown_by[-1].note.job_id, scope_of(shown_by[-1])
+            job_id = shown_by[-1].note.job_id
+            scope = scope_of(shown_by[-1])
         so_far = rule in _SO_FAR
         findings.append(Finding(rule, RULES[rule], text, job_id, seqs, scope, so_far))
     return sorted(findings, key=lambda finding: finding.requests[-1:])
@@ -4769,7 +4791,8 @@ TRIALS: dict[str, Trial] = {
 
 def verdict_of(mock: VideoMock, succeeded: bool, stopped_after: float) -> Json:
     """Whether the client passes this mock's trial, in a word why, and what else is to be said."""
-    trial, jobs = TRIALS[mock.config.trial], mock.store.all_jobs()
+    trial = TRIALS[mock.config.trial]
+    jobs = mock.store.all_jobs()
     findings = [f for f in findings_of(mock) if f.rule not in trial.excused]
     errors = [finding.text for finding in findings if finding.level == "error"]
     said = [f"{finding.rule}: {finding.text}" for finding in findings]
@@ -4807,7 +4830,8 @@ def verdict_of(mock: VideoMock, succeeded: bool, stopped_after: float) -> Json:
 
 def check_control_access(mock: VideoMock, request: Request) -> None:
     """403 for another origin's page, a webhook, and a Host neither an address nor a local name."""
-    headers, public = request.headers, urlsplit(mock.config.public_url)
+    headers = request.headers
+    public = urlsplit(mock.config.public_url)
     if "x-openrouter-idempotency-key" in headers:
         raise ApiError(403, "The control API takes no webhooks")
     host = headers.get("host", "localhost")
@@ -4832,7 +4856,9 @@ def check_control_access(mock: VideoMock, request: Request) -> None:
 
 def job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> Json:
     """Everything that is known of a job."""
-    status, pace, plan = status_at(job, now), job.pace, job.plan
+    status = status_at(job, now)
+    pace = job.pace
+    plan = job.plan
     request = shown_body(job.request)
     if isinstance(request, dict):  # without what production strips
         request = {k: v for k, v in request.items() if k in _FIELDS}
@@ -5334,7 +5360,8 @@ class VideoMock:
 
     def handle(self, request: Request) -> Response:
         """Answer any request; the one place where an exception becomes a reply."""
-        note, started = request.note, _monotonic()
+        note = request.note
+        started = _monotonic()
         note.epoch = self.store.epoch
         is_control = is_control_path(request.path)
         try:
@@ -5449,7 +5476,8 @@ class VideoMock:
         job = self.store.find_job(job_id)
         if job is None:
             raise ApiError(404, f"{what} {job_id} not found")
-        request.note.job_id, request.note.fixture = job.id, job.fixture
+        request.note.job_id = job.id
+        request.note.fixture = job.fixture
         return job
 
     # ---- Steering
@@ -5953,7 +5981,8 @@ def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
         match = re.fullmatch(_HEADER, line)
         if not match:
             raise ApiError(400, "Malformed header")
-        name, value = match[1].lower(), match[2].rstrip(" \t")
+        name = match[1].lower()
+        value = match[2].rstrip(" \t")
         if name in headers and name in _ONLY_ONCE:
             raise ApiError(400, f"More than one {name} header")
         if name in headers:
@@ -5975,7 +6004,8 @@ def _split_absolute(target: str) -> tuple[str, str]:
 
 
 def _body_length(headers: Mapping[str, str], http_1_0: bool) -> int | None:
-    length, encoding = headers.get("content-length"), headers.get("transfer-encoding")
+    length = headers.get("content-length")
+    encoding = headers.get("transfer-encoding")
     if encoding is not None:
         if length is not None or http_1_0 or encoding.lower() != "chunked":
             text = "Transfer-Encoding must be chunked, alone, and not in HTTP/1.0"
@@ -6017,7 +6047,9 @@ class _Adapter(socketserver.BaseRequestHandler):
 
     def serve_one(self) -> bool:
         """Read one request and answer it; whether another may follow on this connection."""
-        head, body, refusal = _NO_HEAD, b"", None
+        head = _NO_HEAD
+        body = b""
+        refusal = None
         try:
             head = self.read_head()
             body = self.read_body(head)
@@ -6044,9 +6076,11 @@ class _Adapter(socketserver.BaseRequestHandler):
 
     def send_answer(self, response: Response, head: Head, keep_alive: bool) -> bool:
         """Send an answer, a small one at once; whether it is whole."""
-        stream, length = response.stream, response.length
+        stream = response.stream
+        length = response.length
         if stream is None:
-            stream, length = iter((response.body,)), len(response.body)
+            stream = iter((response.body,))
+            length = len(response.body)
         chunked = length is None and not head.http_1_0
         cut = response.truncate is not None
         # Node takes a cut of a stream for its end if a close was announced.
@@ -6154,7 +6188,8 @@ class _Adapter(socketserver.BaseRequestHandler):
         return self.take(head.length)
 
     def take(self, count: int) -> bytes:
-        parts, missing = [], count
+        parts = []
+        missing = count
         while missing > len(self.buffer):
             parts.append(self.buffer)
             missing -= len(self.buffer)
@@ -6350,7 +6385,8 @@ class MockServer(VideoMock):
 
     def stop(self) -> None:
         """Stop for good, leaving no thread; RuntimeError for what the mock itself did wrong."""
-        server, self._server = self._server, None
+        server = self._server
+        self._server = None
         if server is not None and os.getpid() != self._process_id:
             server.socket.close()  # in a forked child, which has none of the threads
             return
@@ -6476,7 +6512,8 @@ def build_parser() -> Any:
         if "metavar" not in option:
             parser.add_argument(*flags, action="store_true", help=option["help"])
             continue
-        text, default = option["help"], defaults.get(name)
+        text = option["help"]
+        default = defaults.get(name)
         if default and not option.get("repeats"):
             text += f" (default: {str(default).strip('()')})"
         action = ("store", "append")[option.get("repeats", False)]
@@ -6516,7 +6553,8 @@ def read_settings(
         given = _environment_texts(environment)
         given.update(vars(parser.parse_args(argv)))
         for name in [name for name in OPTIONS if name in given]:
-            option, text = OPTIONS[name], given[name]
+            option = OPTIONS[name]
+            text = given[name]
             if option.get("repeats"):
                 values = [from_text(option, part) for part in text]
                 # --fault takes a list as well
@@ -6545,7 +6583,8 @@ def main(
     stderr: TextIO | None = None,
 ) -> int:
     """Run the command line until SIGINT or SIGTERM; the exit status."""
-    out, log = stdout or sys.stdout, _Log(stderr or sys.stderr)
+    out = stdout or sys.stdout
+    log = _Log(stderr or sys.stderr)
     settings, commands = read_settings(
         argv, os.environ if environment is None else environment
     )
@@ -6668,8 +6707,11 @@ def _run_trial(settings: Json, commands: Json, running: set[int], name: str) -> 
     import subprocess
     import tempfile
 
-    key, started, stopped_after = "sk-or-trial", _monotonic(), 0.0
-    command, timeout = commands["command"], commands["trial_timeout"] or 30.0
+    key = "sk-or-trial"
+    started = _monotonic()
+    stopped_after = 0.0
+    command = commands["command"]
+    timeout = commands["trial_timeout"] or 30.0
     with (
         MockServer(**{**settings, "port": 0, "trial": name}) as mock,
         tempfile.TemporaryFile() as output,
