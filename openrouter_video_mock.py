@@ -3907,10 +3907,8 @@ def _no_match_error(request: Request, misses: list[Json]) -> ApiError:
     request.note.closest = misses
     message = "No fixture matched"
     status = 404
-    if request.headers.get("x-aimock-strict", "").lower() in (
-        "true",
-        "1",
-    ):  # as aimock does
+    if request.headers.get("x-aimock-strict", "").lower() in ("true", "1"):
+        # As aimock does.
         message = f"Strict mode: {message.lower()}"
         status = 503
     for miss in misses[:1]:
@@ -4521,11 +4519,9 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
     keyless = "authorization" not in request.headers
     if note.route == "create_video":
         body = shown_body(request.body)
-        if isinstance(body, dict):
+        if isinstance(body, dict) and body:
             yield from _mistakes_in_submit(body, job)
-        if "form" in kind and not (
-            isinstance(body, dict) and body
-        ):  # as the OpenAI SDK sends it
+        elif "form" in kind:  # as the OpenAI SDK sends it
             text = f"A submit came as {kind}: this API takes JSON; send application/json"
             yield "not-json", text
     if (note.hint or "").startswith("did you mean"):
@@ -4545,9 +4541,8 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
 
 
 def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]]:
-    for key in [
-        key for key in body if key not in _FIELDS
-    ]:  # which production strips silently
+    # Production strips unknown top-level keys silently.
+    for key in [key for key in body if key not in _FIELDS]:
         cure = _MISTAKEN_FIELDS.get(key)
         if cure is None:
             import difflib  # only a mistake needs it, and start-up time counts
@@ -4572,19 +4567,18 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
             yield "size-conflict", f"{text}; send one of them"
     for key in ("seed", "generate_audio"):
         if body.get(key) not in (None, False) and getattr(model, key) is False:
-            text = (
-                f"{model.id} does not support {key}: it has no effect, and some providers"
-            )
-            yield "unsupported-by-model", f"{text} refuse it; leave it out for this model"
+            text = f"{model.id} does not support {key}: it has no effect, and some"
+            cure = "leave it out for this model"
+            yield "unsupported-by-model", f"{text} providers refuse it; {cure}"
+    if not model.pricing_skus:
+        return  # a model without limits
     allowed = model.allowed_passthrough_parameters
     listed = ", ".join(allowed) or "none"
     providers = (body.get("provider") or {}).get("options") or {}
-    for slug, options in providers.items() if model.pricing_skus else ():
+    for slug, options in providers.items():
         for key in [key for key in options if key not in allowed]:
-            text = (
-                f"provider.options.{slug}.{key} is dropped: {model.id} passes on {listed}"
-            )
-            yield "unknown-option", text
+            text = f"provider.options.{slug}.{key} is dropped"
+            yield "unknown-option", f"{text}: {model.id} passes on {listed}"
 
 
 def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator[Seen]:
@@ -4679,10 +4673,9 @@ def findings_of(mock: VideoMock) -> list[Finding]:
     seen = list[Seen]()
     forgotten = mock.store.totals()["requests"] - len(requests)
     if forgotten > 0:
-        text = (
-            f"The journal has forgotten {forgotten} requests: what they showed is missing"
-        )
-        seen.append(("journal-forgot", f"{text}; see --max-requests", []))
+        text = f"The journal has forgotten {forgotten} requests"
+        text += ": what they showed is missing; see --max-requests"
+        seen.append(("journal-forgot", text, []))
     for request in requests:
         job = jobs.get(request.note.job_id or "")
         seen += [(rule, text, [request]) for rule, text in mistakes_in(request, job)]
