@@ -76,6 +76,7 @@ import types
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from http.server import ThreadingHTTPServer
 from typing import Any, Literal, NamedTuple, TextIO
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -3637,7 +3638,9 @@ def require_key(mock: VideoMock, request: Request) -> str:
 
 def fault_error(fault: Fault, moderation: Json | None = None) -> ApiError:
     """The refusal that a fixture or fault orders, with what production adds to this status."""
-    status, metadata, seconds = fault.status or 500, fault.metadata, fault.retry_after
+    status = fault.status or 500
+    metadata = fault.metadata
+    seconds = fault.retry_after
     headers: Headers = ()
     if status == 403 and metadata is None:
         metadata = moderation
@@ -3666,7 +3669,8 @@ def strike(
     """Let a fault do what it does before the work, or instead of it; `spoilt` does the rest."""
     if fault is None:
         return
-    request.note.struck, request.note.fault = fault, fault.label
+    request.note.struck = fault
+    request.note.fault = fault.label
     if fault.delay and fault.stall is None:
         mock.stopping.wait(fault.delay)
     if fault.close:
@@ -3684,10 +3688,8 @@ def interfere(mock: VideoMock, request: Request, on: str, job: Job | None = None
     strike(mock, request, fault)
 
 
-def spoilt(response: Response, fault: Fault | None) -> Response:
+def spoilt(response: Response, fault: Fault) -> Response:
     """The answer as a fault lets it get through."""
-    if fault is None:
-        return response
     if fault.lost:
         return _DROPPED
     if fault.stall is not None:
@@ -3697,14 +3699,63 @@ def spoilt(response: Response, fault: Fault | None) -> Response:
 
 def create_video(mock: VideoMock, request: Request) -> Response:
     """Accept a generation request; answer at once with the job to poll."""
+    note = request.note
+    scope = scope_of(request)
     key = require_key(mock, request)
+    submit, model = _acceptable(mock, request)
+    moderation = {
+        "reasons": ["violence"],
+        "flagged_input": submit.prompt[:100],
+        "provider_name": model.provider,
+        "model_slug": model.id,
+    }
+    context = request.headers.get("x-aimock-context")
+    fixture, fault, misses = mock.store.choose(submit, context, scope, note.epoch)
+    if fixture is not None:
+        note.fixture = fixture.name or None
+    strike(mock, request, fault, moderation)
+    if fixture is None:
+        raise _no_match_error(request, misses)
+    if fixture.plan.refusal is not None:
+        raise fault_error(fixture.plan.refusal, moderation)
+
+    pace = Pace("polls", mock.config.polls)
+    if mock.config.seconds:
+        pace = Pace("seconds", mock.config.seconds)
+    links = mock.links(request)
+    job = new_job(
+        submit,
+        model,
+        fixture,
+        pace,
+        mock.now(),
+        submit.body.get("callback_url") or mock.config.callback_url or None,
+        request=kept_body_of(request, submit.body),
+        origin=links.origin,
+        key=key,
+        scope=scope,
+    )
+    note.job_id = job.id
+    mock.store.add_job(job, note.epoch)
+    if job.callback_url:
+        mock.courier.wake()
+    wire = {
+        "id": job.id,
+        "polling_url": links.polling_url(job.id),
+        "status": WAITING[0].value,
+    }
+    return json_response(wire, status=202)
+
+
+def _acceptable(mock: VideoMock, request: Request) -> tuple[VideoRequest, Model]:
+    """What a submit asks for, and of which model, if that can do it."""
     read = parse_video_request
     if len(request.body) <= _SMALL_BODY:
         read = _remembered_request
     submit = read(request.body, mock.config.callback_host)
-    outdated = mock.store.reload_if_edited()
-    if outdated:
-        mock.notice(printable(f"fixtures not reloaded: {outdated}"))
+    reason = mock.store.reload_if_edited()
+    if reason:
+        mock.notice(printable(f"fixtures not reloaded: {reason}"))
     model = mock.store.find_model(submit.model)
     if model is None:
         raise ApiError(400, f"{shorten(submit.model)} is not a valid model ID")
@@ -3714,41 +3765,17 @@ def create_video(mock: VideoMock, request: Request) -> Response:
     if "previous_job_id" in submit.body and model in mock.store.loaded.models:
         raise ApiError(400, f"{model.canonical_slug} does not support previous_job_id")
     check_prompt(submit, model)
-
-    context, scope = request.headers.get("x-aimock-context"), scope_of(request)
-    fixture, fault, misses = mock.store.choose(submit, context, scope, request.note.epoch)
-    if fixture is not None:
-        request.note.fixture = fixture.name or None
-
-    moderation = {
-        "reasons": ["violence"],
-        "flagged_input": submit.prompt[:100],
-        "provider_name": model.provider,
-        "model_slug": model.id,
-    }
-    strike(mock, request, fault, moderation)
-    if fixture is None:
-        raise _no_match_error(request, misses)
-    if fixture.plan.refusal is not None:
-        raise fault_error(fixture.plan.refusal, moderation)
-    job = mock.add_job(request, submit, model, fixture, key=key, scope=scope)
-    request.note.job_id = job.id
-    wire = {
-        "id": job.id,
-        "polling_url": mock.links(request).polling_url(job.id),
-        "status": WAITING[0].value,
-    }
-    return json_response(wire, status=202)
+    return submit, model
 
 
 def _no_match_error(request: Request, misses: list[Json]) -> ApiError:
     request.note.closest = misses
-    message, status = "No fixture matched", 404
-    if request.headers.get("x-aimock-strict", "").lower() in (
-        "true",
-        "1",
-    ):  # as aimock does
-        message, status = f"Strict mode: {message.lower()}", 503
+    message = "No fixture matched"
+    status = 404
+    if request.headers.get("x-aimock-strict", "").lower() in ("true", "1"):
+        # As aimock does.
+        message = f"Strict mode: {message.lower()}"
+        status = 503
     for miss in misses[:1]:
         message += f": {describe_miss(miss)}"
     return ApiError(status, message, {"closest": misses})
@@ -3799,17 +3826,16 @@ def check_index(index: int, outputs: int) -> None:
 
 def index_of(request: Request) -> int:
     """The query parameter `index`, coerced as JavaScript's Number does for what occurs."""
-    path, text = ("index",), request.parameters.get("index", "")
+    path = ("index",)
+    text = request.parameters.get("index", "")
     if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?|", text):
         parts = {"expected": "number", "code": "invalid_type", "received": "NaN"}
-        raise SchemaError(
-            [_issue(path, "Invalid input: expected number, received NaN", **parts)]
-        )
-    index = float(text or 0)
-    issues = list(issues_of({"type": "int", "minimum": 0}, index, path))
+        issues = [_issue(path, "Invalid input: expected number, received NaN", **parts)]
+    else:
+        issues = list(issues_of({"type": "int", "minimum": 0}, float(text or 0), path))
     if issues:
         raise SchemaError(issues)
-    return int(index)
+    return int(float(text or 0))
 
 
 _CATALOGUE_CACHE: Headers = (
@@ -3834,20 +3860,19 @@ _MODALITY: Json = json.loads("""{"enum": ["text", "image", "embeddings", "audio"
 def list_models(mock: VideoMock, request: Request) -> Response:
     """List models of all kinds: the video models if output_modalities asks for them."""
     asked = request.parameters.get("output_modalities", "text").split(",")
-    issues = [
-        i for name in asked for i in issues_of(_MODALITY, name, ("output_modalities",))
-    ]
-    if issues:
-        raise SchemaError(issues[:1])
+    for name in asked:
+        issues = list(issues_of(_MODALITY, name, ("output_modalities",)))
+        if issues:
+            raise SchemaError(issues)
     models: Sequence[Model] = ()
     if {"video", "all"} & set(asked):
         models = mock.store.loaded.models
+    interfere(mock, request, "models")
     wire = {
         "data": [_model_object(model) for model in models],
         "links": {"next": None},
         "total_count": len(models),
     }
-    interfere(mock, request, "models")
     return json_response(wire, headers=_CATALOGUE_CACHE)
 
 
@@ -4077,9 +4102,13 @@ def differences_from_contract(
     route: str, status: int, kind: str, answer: Any
 ) -> Iterator[str]:
     """How an upstream's answer differs from what the mock would have said."""
-    place, name, form, usual = route, route, "application/json", 200
+    place = route
+    name = route
+    form = "application/json"
+    usual = 200
     if status >= 400:
-        usual, name = status, "error"
+        usual = status
+        name = "error"
         if isinstance(answer, dict) and answer.get("success") is False:
             return  # the envelope of schema failures
     elif route == "create_video":
@@ -4131,6 +4160,8 @@ class Recorder:
         self._jobs: dict[str, tuple[str, float]] = {}
         self._signed: dict[str, list[str]] = {}
         self.differences: list[str] = []
+        if not self._folder:
+            return
         path = os.path.join(self._folder, "recorded.json")
         if os.path.exists(path):
             # If it is broken, SetupError: else the next recording would wipe it out.
@@ -4152,7 +4183,8 @@ class Recorder:
             signed = self._signed.get(job_id, [])
             if index < len(signed) and is_url(signed[index]):
                 url = signed[index]
-        text, value = b"", None
+        text = b""
+        value = None
         try:
             answer = _ask(url, request, headers)
             is_clip = route == "get_video_content" and answer.status in (200, 206)
@@ -4188,7 +4220,8 @@ class Recorder:
 
     def _rewritten(self, value: Json, links: Links) -> Json:
         """The answer with its URLs on the mock's origin."""
-        job_id, wire = value.get("id"), dict(value)
+        job_id = value.get("id")
+        wire = dict(value)
         if not isinstance(job_id, str):
             return value
         if isinstance(wire.get("polling_url"), str):
@@ -4203,7 +4236,9 @@ class Recorder:
 
     def _learn(self, request: Request, answer: Any, value: Json) -> None:
         # Keeps what an answer says; self._lock is held.
-        route, status, now = request.note.route, value.get("status"), _monotonic()
+        route = request.note.route
+        status = value.get("status")
+        now = _monotonic()
         match = _recorded_match(request.body)
         key, started = self._jobs.get(str(value.get("id")), ("", now))
         if route == "list_video_models" and answer.status == 200:
@@ -4216,7 +4251,8 @@ class Recorder:
             if value.get("success") is False:
                 return  # a schema failure: this file finds it by itself
             response: Json = {"status": answer.status}
-            error, retry_after = value.get("error"), answer.headers.get("retry-after", "")
+            error = value.get("error")
+            retry_after = answer.headers.get("retry-after", "")
             if isinstance(error, dict):
                 parts = ("message", "metadata")
                 response["error"] = {k: error[k] for k in parts if k in error}
@@ -4395,13 +4431,14 @@ _MISTAKEN_FIELDS: dict[str, str] = json.loads("""{
 
 def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
     """What one request shows by itself: rules, each with its text."""
-    note, kind = request.note, request.headers.get("content-type", "").partition(";")[0]
+    note = request.note
+    kind = request.headers.get("content-type", "").partition(";")[0]
     keyless = "authorization" not in request.headers
     if note.route == "create_video":
         body = shown_body(request.body)
-        if isinstance(body, dict):
+        if isinstance(body, dict) and body:
             yield from _mistakes_in_submit(body, job)
-        if "form" in kind and request.body[:1] not in (b"{", b"["):
+        elif "form" in kind and request.body[:1] not in (b"{", b"["):
             # As the OpenAI SDK sends it; JSON has this type from curl.
             text = f"A submit came as {kind}: this API takes JSON; send application/json"
             yield "not-json", text
@@ -4422,9 +4459,8 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
 
 
 def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]]:
-    for key in [
-        key for key in body if key not in _FIELDS
-    ]:  # which production strips silently
+    # Production strips unknown top-level keys silently.
+    for key in [key for key in body if key not in _FIELDS]:
         cure = _MISTAKEN_FIELDS.get(key)
         if cure is None:
             import difflib  # only a mistake needs it, and start-up time counts
@@ -4441,7 +4477,8 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
     if job is None:
         return
 
-    model, shape = job.model, job.submit.shape
+    model = job.model
+    shape = job.submit.shape
     size = parse_size(shape.size or "")
     if size and _contradicts(size, shape):
         text = f"size {shape.size} wins over the resolution or aspect_ratio beside it"
@@ -4453,15 +4490,15 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
                 f"{model.id} does not support {key}: it has no effect, and some providers"
             )
             yield "unsupported-by-model", f"{text} refuse it; leave it out for this model"
+    if not model.pricing_skus:
+        return  # a model without limits
     allowed = model.allowed_passthrough_parameters
     listed = ", ".join(allowed) or "none"
     providers = (body.get("provider") or {}).get("options") or {}
-    for slug, options in providers.items() if model.pricing_skus else ():
+    for slug, options in providers.items():
         for key in [key for key in options if key not in allowed]:
-            text = (
-                f"provider.options.{slug}.{key} is dropped: {model.id} passes on {listed}"
-            )
-            yield "unknown-option", text
+            text = f"provider.options.{slug}.{key} is dropped"
+            yield "unknown-option", f"{text}: {model.id} passes on {listed}"
 
 
 def _contradicts(size: tuple[int, int], shape: Shape) -> bool:
@@ -4525,18 +4562,15 @@ def is_whole_clip(download: Request, job: Job) -> bool:
 
 
 def _again(
-    requests: Iterable[Request],
-    key_of: Callable[[Request], Any],
-    matters: Callable[[Request], bool],
-) -> Iterator[list[Request]]:
-    """Each request that matters with the next of the same key."""
+    requests: Iterable[Request], key_of: Callable[[Request], Any]
+) -> Iterator[tuple[Request, Request]]:
+    """Each request with the next of the same key."""
     before: dict[Any, Request] = {}
     for request in requests:
         key = key_of(request)
         if key in before:
-            yield [before.pop(key), request]
-        if matters(request):
-            before[key] = request
+            yield before[key], request
+        before[key] = request
 
 
 def _mistakes_in_repeating(
@@ -4544,45 +4578,45 @@ def _mistakes_in_repeating(
 ) -> Iterator[Seen]:
     submits = [request for request in requests if request.note.route == "create_video"]
     paid = [submit for submit in submits if submit.note.job_id]
-    for pair in _again(
-        paid, lambda r: (scope_of(r), r.body), lambda r: r.note.delivered is False
-    ):
-        made = [jobs.get(submit.note.job_id or "") for submit in pair]
-        cost = js_number(sum(job.cost or 0 for job in made if job))
-        text = f"Submitted again after a lost answer: two jobs, ${cost:.2f}, both charged"
-        yield "paid-twice", f"{text}; do not repeat a POST whose answer never came", pair
-    for pair in _again(
-        requests,
-        lambda r: (scope_of(r), r.method, r.path),
-        lambda r: bool(r.note.retry_after),
-    ):
-        sent_at = pair[1].note.time - pair[1].note.ms / 1000
-        waited = sent_at - pair[0].note.time
-        asked = pair[0].note.retry_after or 0
+    for first, again in _again(paid, lambda r: (scope_of(r), r.body)):
+        if first.note.delivered is False:
+            made = [jobs.get(submit.note.job_id or "") for submit in (first, again)]
+            cost = js_number(sum(job.cost or 0 for job in made if job))
+            text = (
+                f"Submitted again after a lost answer: two jobs, ${cost:.2f}, both charged"
+            )
+            text += "; do not repeat a POST whose answer never came"
+            yield "paid-twice", text, [first, again]
+    for first, again in _again(requests, lambda r: (scope_of(r), r.method, r.path)):
+        sent_at = again.note.time - again.note.ms / 1000
+        waited = sent_at - first.note.time
+        asked = first.note.retry_after or 0
         if 0 <= waited < asked - 0.1:
             text = f"Came back after {waited:.1f} s although Retry-After said {asked} s"
             text += ": that prolongs the limit; wait as long as it says"
-            yield "retry-after-ignored", text, pair
-    for pair in _again(
-        [request for request in requests if request.note.route not in ("", "get_key")],
-        lambda r: (r.method, r.url, r.headers.get("authorization"), r.body),
-        lambda r: r.note.status in (400, 401, 402, 403, 413),
+            yield "retry-after-ignored", text, [first, again]
+    routed = [request for request in requests if request.note.route not in ("", "get_key")]
+    for first, again in _again(
+        routed, lambda r: (r.method, r.url, r.headers.get("authorization"), r.body)
     ):
-        note = pair[0].note
-        text = f"The same request again after a {note.status}, which it will get again"
-        yield "refusal-retried", f"{text}: show {note.error!r} to your user instead", pair
+        note = first.note
+        if note.status in (400, 401, 402, 403, 413):
+            text = f"The same request again after a {note.status}, which it will get again"
+            text += f": show {note.error!r} to your user instead"
+            yield "refusal-retried", text, [first, again]
 
 
 def findings_of(mock: VideoMock) -> list[Finding]:
     """All findings, in the order of the requests that show them."""
     requests = list(mock.store.newest_requests())[::-1]
-    jobs, courses, seen = mock.store.all_jobs(), defaultdict(list), list[Seen]()
+    jobs = mock.store.all_jobs()
+    courses = defaultdict(list)
+    seen = list[Seen]()
     forgotten = mock.store.totals()["requests"] - len(requests)
     if forgotten > 0:
-        text = (
-            f"The journal has forgotten {forgotten} requests: what they showed is missing"
-        )
-        seen.append(("journal-forgot", f"{text}; see --max-requests", []))
+        text = f"The journal has forgotten {forgotten} requests"
+        text += ": what they showed is missing; see --max-requests"
+        seen.append(("journal-forgot", text, []))
     for request in requests:
         job = jobs.get(request.note.job_id or "")
         seen += [(rule, text, [request]) for rule, text in mistakes_in(request, job)]
@@ -4596,7 +4630,7 @@ def findings_of(mock: VideoMock) -> list[Finding]:
             text = f"The webhook of {delivery.job.id} was not accepted in {len(delivery.attempts)}"
             text += " attempts: answer 2xx within 10 s, and do the work afterwards"
             seen.append(("webhook-unanswered", text, courses[delivery.job.id][:1]))
-    for text in mock.recorder.differences if mock.recorder else ():
+    for text in mock.recorder.differences:
         text += "; if production says so, the mock is wrong: tell its authors"
         seen.append(("differs-from-mock", text, []))
     findings = []
@@ -4604,7 +4638,8 @@ def findings_of(mock: VideoMock) -> list[Finding]:
         seqs = tuple(request.note.seq for request in shown_by)
         job_id = scope = None
         if shown_by:
-            job_id, scope = shown_by[-1].note.job_id, scope_of(shown_by[-1])
+            job_id = shown_by[-1].note.job_id
+            scope = scope_of(shown_by[-1])
         so_far = rule in _SO_FAR
         findings.append(Finding(rule, RULES[rule], text, job_id, seqs, scope, so_far))
     return sorted(findings, key=lambda finding: finding.requests[-1:])
@@ -4728,7 +4763,8 @@ def verdict_of(
 
 def check_control_access(mock: VideoMock, request: Request) -> None:
     """403 for another origin's page, a webhook, and a Host neither an address nor a local name."""
-    headers, public = request.headers, urlsplit(mock.config.public_url)
+    headers = request.headers
+    public = urlsplit(mock.config.public_url)
     if "x-openrouter-idempotency-key" in headers:
         raise ApiError(403, "The control API takes no webhooks")
     host = headers.get("host", "localhost")
@@ -4753,7 +4789,12 @@ def check_control_access(mock: VideoMock, request: Request) -> None:
 
 def job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> Json:
     """Everything that is known of a job."""
-    status, pace, plan = status_at(job, now), job.pace, job.plan
+    status = status_at(job, now)
+    pace = job.pace
+    plan = job.plan
+    request = shown_body(job.request)
+    if isinstance(request, dict):  # without what production strips
+        request = {k: v for k, v in request.items() if k in _FIELDS}
     spans = {status.value: span for status, span in zip(WAITING, pace.spans, strict=True)}
     wire: Json = {
         "id": job.id,
@@ -4767,7 +4808,7 @@ def job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> Json
         "expires_at": None,
         "cost": job.cost,
         "error": None,
-        "request": shown_body(job.request),
+        "request": request,
         "plan": {
             "status": job.ending.value,
             "error": job.error,
@@ -4778,8 +4819,6 @@ def job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> Json
         },
         "webhooks": [delivery_to_wire(delivery) for delivery in deliveries],
     }
-    if isinstance(wire["request"], dict):  # what production strips
-        wire["request"] = {k: v for k, v in wire["request"].items() if k in _FIELDS}
     if status in ENDINGS:
         wire["ended_at"] = round(job.ends_at, 3)
         wire["expires_at"] = expires_at(job)
@@ -5716,6 +5755,7 @@ watch();
 # a line in ROUTES, a line in the README.  First match wins.
 
 Handler = Callable[..., Response]
+Say = Callable[[str], None]  # takes a line of text
 CONTROL = "/__mock"
 
 
@@ -5731,7 +5771,7 @@ class VideoMock:
         self,
         config: Config = Config(),  # noqa: B008  (it is frozen)
         *,
-        log: Callable[[str], None] | None = None,
+        log: Say | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.config = checked_config(config)
@@ -5746,14 +5786,13 @@ class VideoMock:
         started = _real_time() - _monotonic()
         self.store = Store(self.config, clock or (lambda: started + _monotonic()))
         self.courier = Courier(self.store, self.config, self.report)
-        self.recorder: Recorder | None = None
-        if self.config.record:
-            self.recorder = Recorder(self)
+        self.recorder = Recorder(self)
 
     def handle(self, request: Request) -> Response:
         """Answer any request; the one place where an exception becomes a reply."""
+        note = request.note
         started = _monotonic()
-        request.note.epoch = self.store.epoch
+        note.epoch = self.store.epoch
         is_control = is_control_path(request.path)
         try:
             response = self._answer(request, is_control)
@@ -5768,15 +5807,16 @@ class VideoMock:
         except Exception as error:
             self.report(error)
             response = self.refuse(request, ApiError(500))
-        response = spoilt(response, request.note.struck)
+        if note.struck is not None:
+            response = spoilt(response, note.struck)
         if not is_control:
-            request.note.ms = (_monotonic() - started) * 1000
+            note.ms = (_monotonic() - started) * 1000
             if not response.dropped:
-                request.note.status = response.status
+                note.status = response.status
             self.store.record(request)
             if self.log is not None:
                 self.log(log_line(request))
-                job = self.store.find_job(request.note.job_id)
+                job = self.store.find_job(note.job_id)
                 for rule, text in mistakes_in(request, job):
                     self.log(printable(f"         ! {rule}: {text}"))
         return response
@@ -5796,12 +5836,12 @@ class VideoMock:
             request.note.job_id = groups["job_id"]
         if is_control:
             check_control_access(self, request)
-        elif self.recorder is not None:
-            return self._recorded(self.recorder, handler, request, groups)
+        elif self.config.record:
+            return self._recorded(handler, request, groups)
         return handler(self, request, **groups)
 
     def _recorded(
-        self, recorder: Recorder, handler: Handler, request: Request, groups: dict[str, str]
+        self, handler: Handler, request: Request, groups: dict[str, str]
     ) -> Response:
         """Our answer where a fixture or a job of ours has one, else the upstream's."""
         note = request.note
@@ -5818,18 +5858,18 @@ class VideoMock:
                 note.closest = None
         elif self.store.find_job(job_id):
             return handler(self, request, **groups)
-        note.job_id, note.upstream = job_id or None, self.config.upstream
-        return recorder.pass_on(request, job_id)
+        note.job_id = job_id or None
+        note.upstream = self.config.upstream
+        return self.recorder.pass_on(request, job_id)
 
     def refuse(self, request: Request, error: ApiError) -> Response:
         """The answer of a refusal, the reason of which goes into the journal."""
-        request.note.error = error.message
+        note = request.note
+        note.error = error.message
         kind = request.headers.get("content-type", "").partition(";")[0]
         if isinstance(error, SchemaError) and kind == "multipart/form-data":
-            request.note.hint = f"the body came as {kind}, this API takes JSON"
-        for name, value in error.headers:
-            if name == "Retry-After":
-                request.note.retry_after = int(value)
+            note.hint = f"the body came as {kind}, this API takes JSON"
+        note.retry_after = int(dict(error.headers).get("Retry-After", 0))
         if is_control_path(request.path):
             return error_response(error, _JSON)
         return error_response(error)
@@ -5871,35 +5911,8 @@ class VideoMock:
         job = self.store.find_job(job_id)
         if job is None:
             raise ApiError(404, f"{what} {job_id} not found")
-        request.note.job_id, request.note.fixture = job.id, job.fixture
-        return job
-
-    def add_job(
-        self,
-        request: Request,
-        submit: VideoRequest,
-        model: Model,
-        fixture: Fixture,
-        **facts: str,
-    ) -> Job:
-        """Make the job that this fixture plans for this request."""
-        pace = Pace("polls", self.config.polls)
-        if self.config.seconds:
-            pace = Pace("seconds", self.config.seconds)
-        job = new_job(
-            submit,
-            model,
-            fixture,
-            pace,
-            self.now(),
-            submit.body.get("callback_url") or self.config.callback_url or None,
-            request=kept_body_of(request, submit.body),
-            origin=self.links(request).origin,
-            **facts,
-        )
-        self.store.add_job(job, request.note.epoch)
-        if job.callback_url:
-            self.courier.wake()
+        request.note.job_id = job.id
+        request.note.fixture = job.fixture
         return job
 
     # ---- Steering
@@ -6064,10 +6077,8 @@ class VideoMock:
         _check_limit(limit)
         if job_id == "latest":
             job_id = self.store.job("latest")[0].id
-        if method is not None:
-            method = method.upper()
-        if status is not None:
-            status = str(status)
+        method = method and method.upper()
+        status = status and str(status)
 
         def wanted(request: Request) -> bool:
             answered = str(request.note.status or "closed")
@@ -6209,9 +6220,6 @@ class VideoMock:
 
 JOB = r"(?P<job_id>[^/]+)"
 MODEL = r"(?P<model_id>[^/]+/[^/]+)"
-_add_fixture = control_route(VideoMock.add_fixture, "fixtures", 201, "fixture")
-_add_fault = control_route(VideoMock.add_fault, "faults", 201, "fault")
-_clear_faults = control_route(VideoMock.clear_faults, "faults")
 
 ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", rf"{API}/videos", create_video),
@@ -6235,10 +6243,18 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("GET", rf"{CONTROL}/jobs/{JOB}/clip", control_clip),
     ("GET", rf"{CONTROL}/findings", control_route(VideoMock.findings, "findings")),
     ("GET", rf"{CONTROL}/fixtures", control_route(VideoMock.fixtures, "fixtures")),
-    ("POST", rf"{CONTROL}/fixtures", _add_fixture),
+    (
+        "POST",
+        rf"{CONTROL}/fixtures",
+        control_route(VideoMock.add_fixture, "fixtures", 201, "fixture"),
+    ),
     ("GET", rf"{CONTROL}/faults", control_route(VideoMock.faults, "faults")),
-    ("POST", rf"{CONTROL}/faults", _add_fault),
-    ("DELETE", rf"{CONTROL}/faults", _clear_faults),
+    (
+        "POST",
+        rf"{CONTROL}/faults",
+        control_route(VideoMock.add_fault, "faults", 201, "fault"),
+    ),
+    ("DELETE", rf"{CONTROL}/faults", control_route(VideoMock.clear_faults, "faults")),
     ("GET", rf"{CONTROL}/time", control_route(VideoMock.now, "now")),
     ("POST", rf"{CONTROL}/time", control_route(VideoMock.advance, "now")),
     ("GET", rf"{CONTROL}/webhooks", control_route(VideoMock.webhooks, "webhooks")),
@@ -6336,12 +6352,8 @@ def log_line(request: Request) -> str:
     if note.fault:
         parts.append(f"fault={note.fault}")
     parts.append(f"{note.ms:.1f} ms")
-    reasons = [describe_miss(miss) for miss in note.closest or ()]
-    if not reasons and note.error:
-        reasons.append(note.error)
-    if note.hint:
-        reasons.append(note.hint)
-    parts += [f"({reason})" for reason in reasons]
+    reasons = [describe_miss(miss) for miss in note.closest or ()] or [note.error or ""]
+    parts += [f"({reason})" for reason in (*reasons, note.hint) if reason]
     return printable(" ".join(parts))
 
 
@@ -6429,7 +6441,8 @@ def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
         match = re.fullmatch(_HEADER, line)
         if not match:
             raise ApiError(400, "Malformed header")
-        name, value = match[1].lower(), match[2].rstrip(" \t")
+        name = match[1].lower()
+        value = match[2].rstrip(" \t")
         if name in headers and name in _ONLY_ONCE:
             raise ApiError(400, f"More than one {name} header")
         if name in headers:
@@ -6451,7 +6464,8 @@ def _split_absolute(target: str) -> tuple[str, str]:
 
 
 def _body_length(headers: Mapping[str, str], http_1_0: bool) -> int | None:
-    length, encoding = headers.get("content-length"), headers.get("transfer-encoding")
+    length = headers.get("content-length")
+    encoding = headers.get("transfer-encoding")
     if encoding is not None:
         if length is not None or http_1_0 or encoding.lower() != "chunked":
             text = "Transfer-Encoding must be chunked, alone, and not in HTTP/1.0"
@@ -6481,7 +6495,8 @@ class _Adapter(socketserver.BaseRequestHandler):
         """Answer requests until one of both has had enough."""
         self.server.connections.add(self)
         try:
-            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError):  # gone already
+                self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while self.serve_one():
                 pass
             self.linger()
@@ -6492,7 +6507,9 @@ class _Adapter(socketserver.BaseRequestHandler):
 
     def serve_one(self) -> bool:
         """Read one request and answer it; whether another may follow on this connection."""
-        head, body, refusal = _NO_HEAD, b"", None
+        head = _NO_HEAD
+        body = b""
+        refusal = None
         try:
             head = self.read_head()
             body = self.read_body(head)
@@ -6527,9 +6544,11 @@ class _Adapter(socketserver.BaseRequestHandler):
         """
         if note.ms > _SLOW_MS and self.is_gone():
             raise ConnectionAbortedError("gone before the answer")
-        stream, length = response.stream, response.length
+        stream = response.stream
+        length = response.length
         if stream is None:
-            stream, length = iter((response.body,)), len(response.body)
+            stream = iter((response.body,))
+            length = len(response.body)
         chunked = length is None and not head.http_1_0
         cut = response.truncate is not None
         # Node takes a cut of a stream for its end if a close was announced.
@@ -6540,9 +6559,9 @@ class _Adapter(socketserver.BaseRequestHandler):
             note.delivered = not closes
             self.send(unsent)
             return
-        room = sys.maxsize
-        if response.truncate is not None:
-            room = response.truncate
+        room = response.truncate
+        if room is None:
+            room = sys.maxsize
         sent = 0
         for block in stream:
             part = block[:room]
@@ -6648,7 +6667,8 @@ class _Adapter(socketserver.BaseRequestHandler):
         return self.take(head.length)
 
     def take(self, count: int) -> bytes:
-        parts, missing = [], count
+        parts = []
+        missing = count
         while missing > len(self.buffer):
             parts.append(self.buffer)
             missing -= len(self.buffer)
@@ -6720,7 +6740,7 @@ def _answer_head(
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-class _Server(socketserver.ThreadingTCPServer):
+class _Server(ThreadingHTTPServer):
     """Accepts connections, each of which gets a thread; its own thread watches their deadlines."""
 
     request_queue_size = 1024  # a burst of connections waits instead of being refused
@@ -6747,6 +6767,10 @@ class _Server(socketserver.ThreadingTCPServer):
         except (OSError, UnicodeError) as error:
             text = f"cannot listen on {config.host}:{config.port}: {reason_of(error)}"
             raise OSError(getattr(error, "errno", None), text) from None
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's, which asks the DNS for a name; that can take seconds.
+        socketserver.TCPServer.server_bind(self)
 
     def get_request(self) -> Any:
         try:
@@ -6811,9 +6835,7 @@ class MockServer(VideoMock):
     True
     """
 
-    debug: Callable[[str], None] = staticmethod(
-        lambda line: None
-    )  # takes a line per lost connection
+    debug: Say = staticmethod(lambda line: None)  # takes a line per lost connection
     _server: _Server | None = None
 
     def __init__(self, **settings: Any) -> None:
@@ -6847,7 +6869,8 @@ class MockServer(VideoMock):
 
     def stop(self) -> None:
         """Stop for good, leaving no thread; RuntimeError for what the mock itself did wrong."""
-        server, self._server = self._server, None
+        server = self._server
+        self._server = None
         if server is not None and os.getpid() != self._process_id:
             server.socket.close()  # in a forked child, which has none of the threads
             return
@@ -6973,7 +6996,8 @@ def build_parser() -> Any:
         if "metavar" not in option:
             parser.add_argument(*flags, action="store_true", help=option["help"])
             continue
-        text, default = option["help"], defaults.get(name)
+        text = option["help"]
+        default = defaults.get(name)
         if default and not option.get("repeats"):
             text += f" (default: {str(default).strip('()')})"
         action = ("store", "append")[option.get("repeats", False)]
@@ -6983,25 +7007,24 @@ def build_parser() -> Any:
     return parser
 
 
-def _environment_flags(environment: Mapping[str, str]) -> list[str]:
-    """The flags that the environment twins stand for."""
+def _environment_texts(environment: Mapping[str, str]) -> Json:
+    """What the twins of the flags say, in the form that argparse gives to flags."""
     known = {f"{_ENVIRONMENT}{name.upper()}": name for name in OPTIONS}
-    flags = []
+    given: Json = {}
     for variable, text in environment.items():
         if not variable.startswith(_ENVIRONMENT) or not text:
             continue
         if variable not in known:
             raise SetupError(f"{variable}: no such setting{did_you_mean(variable, known)}")
         name = known[variable]
-        option = OPTIONS[name]
-        if "metavar" not in option:
-            flags += [_flag(name)] * (text.lower() not in ("0", "false", "no"))
-            continue
-        parts = [text]
-        if option.get("repeats") and name != "fault":
-            parts = text.split(",")
-        flags += [f"{_flag(name)}={part}" for part in parts]
-    return flags
+        given[name] = text
+        if "metavar" not in OPTIONS[name]:
+            given[name] = text.lower() not in ("0", "false", "no")
+        elif name == "fault":
+            given[name] = [text]
+        elif OPTIONS[name].get("repeats"):
+            given[name] = text.split(",")
+    return given
 
 
 def read_settings(
@@ -7011,10 +7034,11 @@ def read_settings(
     parser = build_parser()
     given: Json = {}
     try:
-        given = vars(parser.parse_args(_environment_flags(environment)))
+        given = _environment_texts(environment)
         given.update(vars(parser.parse_args(argv)))
         for name in [name for name in OPTIONS if name in given]:
-            option, text = OPTIONS[name], given[name]
+            option = OPTIONS[name]
+            text = given[name]
             if option.get("repeats"):
                 values = [from_text(option, part) for part in text]
                 # --fault takes a list as well
@@ -7044,7 +7068,8 @@ def main(
     stderr: TextIO | None = None,
 ) -> int:
     """Run the command line until SIGINT or SIGTERM; the exit status."""
-    out, log = stdout or sys.stdout, _Log(stderr or sys.stderr)
+    out = stdout or sys.stdout
+    log = _Log(stderr or sys.stderr)
     settings, commands = read_settings(
         argv, os.environ if environment is None else environment
     )
@@ -7067,14 +7092,14 @@ def main(
             server.notice = log.say_soon
             server.start()
         except (SetupError, OSError) as error:
-            log.say(printable(reason_of(error)))
+            log.say(reason_of(error))
             return 1
         try:
             for note in (*server.store.loaded.notes, server.store.loaded.catalogue):
-                log.say(printable(note))
+                log.say(note)
             if config.record:
                 where = f"{config.upstream} with the client's key: that costs real money"
-                log.say(printable(f"recording: what no fixture takes goes to {where}"))
+                log.say(f"recording: what no fixture takes goes to {where}")
             _serve(server, out, commands["until_stdin_closes"])
         finally:
             if not commands["quiet"]:
@@ -7083,33 +7108,29 @@ def main(
     return 0
 
 
-def say_findings(findings: list[Json], say: Callable[[str | None], None]) -> None:
+def say_findings(found: list[Json], say: Say) -> None:
     """A summary for the end: a line per rule, with the first text of each."""
-    by_rule: dict[str, list[Json]] = {}
-    for finding in findings:
-        by_rule.setdefault(finding["rule"], []).append(finding)
-    for same in by_rule.values():
-        say(printable(f"{len(same)} x {describe_finding(same[0])}"))
+    counts = Counter(finding["rule"] for finding in found)
+    for finding in found:
+        count = counts.pop(finding["rule"], 0)
+        if count:
+            say(f"{count} x {describe_finding(finding)}")
 
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM end what is inside, whatever they interrupt; one of them is enough."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    before: dict[signal.Signals, Any] = {}
 
     def leave(*_: Any) -> None:
         for number in before:
             signal.signal(number, lambda *_: None)
         raise KeyboardInterrupt
 
-    before = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
-    }
     try:
-        for number in before:
-            signal.signal(number, leave)
+        with contextlib.suppress(ValueError):  # only the main thread gets signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, leave)
         yield
     except KeyboardInterrupt:
         pass
@@ -7131,9 +7152,7 @@ def _serve(server: MockServer, out: TextIO, until_stdin_closes: bool) -> None:
         pass  # a signal that came just before the wait is met after it
 
 
-def run_trials(
-    settings: Json, commands: Json, out: TextIO, say: Callable[[str | None], None]
-) -> int:
+def run_trials(settings: Json, commands: Json, out: TextIO, say: Say) -> int:
     """Run the command in each trial and print a line each, in the table's order; exit status."""
     import concurrent.futures
 
@@ -7143,14 +7162,13 @@ def run_trials(
             say(f"--trial-only: there is no {name!r}{did_you_mean(name, TRIALS)}")
             return 2
     names = [name for name in TRIALS if name in asked]
-    timeout = commands["trial_timeout"] or 30.0
     running: set[int] = set()  # process groups
     coloured = out is not None and out.isatty()
     rows: list[Json] = []
     pool = concurrent.futures.ThreadPoolExecutor(commands["trial_jobs"] or os.cpu_count())
     try:
         _write_report(commands["report"], rows)  # before all the work
-        run = functools.partial(_run_trial, settings, commands["command"], timeout, running)
+        run = functools.partial(_run_trial, settings, commands, running)
         for row in pool.map(run, names):
             rows.append(row)
             for line in _trial_lines(row, coloured):
@@ -7182,13 +7200,14 @@ def _write_report(path: str | None, rows: list[Json]) -> None:
             raise SetupError(f"{path}: {error.strerror}") from None
 
 
-def _run_trial(
-    settings: Json, command: Sequence[str], timeout: float, running: set[int], name: str
-) -> Json:
+def _run_trial(settings: Json, commands: Json, running: set[int], name: str) -> Json:
     import subprocess
 
     key = next(iter(settings.get("api_key", ())), "sk-or-trial")
-    started, stopped_after = _monotonic(), 0.0
+    started = _monotonic()
+    stopped_after = 0.0
+    command = commands["command"]
+    timeout = commands["trial_timeout"] or 30.0
     with MockServer(**{**settings, "port": 0, "trial": name}) as mock:
         environment = {
             **os.environ,
@@ -7263,7 +7282,7 @@ def _trial_lines(row: Json, coloured: bool) -> Iterator[str]:
             yield printable(f"{'':8}| {line}")
 
 
-def validate(config: Config, out: TextIO, say: Callable[[str], None]) -> int:
+def validate(config: Config, out: TextIO, say: Say) -> int:
     """Read the fixtures and say all that is wrong; 0 if nothing is."""
     try:
         loaded = load_fixtures(config.fixtures)
@@ -7271,15 +7290,15 @@ def validate(config: Config, out: TextIO, say: Callable[[str], None]) -> int:
             fault_from_json(fault)
     except SetupError as error:
         for problem in error.problems:
-            say(printable(problem))
+            say(problem)
         return 1
     for note in loaded.notes:
-        say(printable(note))
+        say(note)
     _print(f"ok: {len(loaded.fixtures)} fixtures, {loaded.catalogue}", out)
     return 0
 
 
-def _print(line: str | None, stream: TextIO | None) -> None:
+def _print(line: str, stream: TextIO | None) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, full or none
         print(line, file=stream, flush=True)
 
@@ -7298,8 +7317,8 @@ class _Log:
         )  # None: the last one
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
 
-    def say(self, line: str | None) -> None:
-        _print(line, self._stream)
+    def say(self, line: str) -> None:
+        _print(printable(line), self._stream)
 
     def say_soon(self, line: str | None) -> None:
         with contextlib.suppress(queue.Full):
@@ -7317,10 +7336,11 @@ class _Log:
         self._thread.join(0.2)  # to write what is left
 
 
-def check_health(config: Config, wait: float, say: Callable[[str], None]) -> int:
+def check_health(config: Config, wait: float, say: Say) -> int:
     """Ask the mock that these settings would start; 0 once it answers, 1 if it does not in time."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
     end = _monotonic() + wait
+    of_another = contextlib.suppress(ValueError, TypeError, LookupError)  # server's answer
     while True:
         connection = http.client.HTTPConnection(host, config.port, timeout=2)
         if config.cert:  # its own, so there is nothing to verify it by
@@ -7329,14 +7349,12 @@ def check_health(config: Config, wait: float, say: Callable[[str], None]) -> int
             )
         reason = "something else answers there"
         try:
-            with contextlib.closing(connection):
+            with contextlib.closing(connection), of_another:
                 connection.request("GET", "/health")
                 if json.loads(connection.getresponse().read(65_536))["status"] == "ok":
                     return 0
         except (OSError, http.client.HTTPException) as error:
             reason = str(error) or type(error).__name__
-        except (ValueError, TypeError, LookupError):
-            pass
         if _monotonic() >= end:
             say(f"no mock on {host}:{config.port}: {reason}")
             return 1
