@@ -1258,6 +1258,7 @@ class Fixture(NamedTuple):
     """Which submits are meant, and what becomes of them."""
 
     name: str
+    model: str | None  # exact, or followed by a dash and a digit; None: any
     prompt: PromptTest
     plan: Plan
     source: Json  # as written: its `match` and `times` say the rest
@@ -1282,8 +1283,8 @@ def differences(
     matched, in_group = counts[fixture.id], counts[fixture.group]
     if not fixture.prompt.passes(submit.prompt):
         yield "prompt", fixture.prompt.words, shorten(submit.prompt)
-    if "model" in match and match["model"] not in model_names(submit.model):
-        yield "model", match["model"], submit.model
+    if fixture.model not in (None, *model_names(submit.model)):
+        yield "model", fixture.model, submit.model
     yield from _body_differences(match.get("body", {}), submit.body, "body")
     if match.get("context", context) != context:
         yield "context", match["context"], context or "nothing"
@@ -1582,6 +1583,7 @@ def fixture_from_json(
     criteria = {key: item for key, item in match.items() if key != "sequenceIndex"}
     return Fixture(
         name=value.get("name", name),
+        model=match.get("model"),
         prompt=prompt,
         plan=plan,
         source=value,
@@ -2005,7 +2007,7 @@ SELF_END_SECONDS = (
 POLL_SECONDS = 10.0  # to a job paced by polls, so much of `advance` is one more poll
 _MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run for weeks
 _SUCCESS = Fixture(
-    "", _prompt_test("", ""), Plan(), {"match": {}}, "", ""
+    "", None, _prompt_test("", ""), Plan(), {"match": {}}, "", ""
 )  # if no file was read
 
 # Good enough for a mock: 256 is no multiple of 62, so eight letters come a little more often.
@@ -2211,7 +2213,7 @@ class Store:
         ]
         if loaded.implicit:
             self._fixtures.append(_SUCCESS)
-        self._named = {fixture.source["match"].get("model") for fixture in self._fixtures}
+        self._named = {fixture.model for fixture in self._fixtures}
         # Made aside: it is read without the lock.
         by_id = {model.id: model for model in loaded.models}
         self._models = {model.canonical_slug: model for model in loaded.models} | by_id
@@ -2300,7 +2302,7 @@ class Store:
         if listed is not None or not 0 < len(model_id) <= 256:
             return listed
         if self.loaded.complete and not self._course:
-            named = self._named.intersection(model_names(model_id))
+            named = [name for name in model_names(model_id) if name in self._named]
             if not any(name == model_id or not self.listed_model(name) for name in named):
                 return None
         return Model(model_id, model_id, name=model_id, supported_frame_images=FRAME_TYPES)
@@ -2318,9 +2320,13 @@ class Store:
             fault = self._draw("submit", self._faults, counts)
             if fault is not None and fault.prevents:
                 return None, fault, []
+            models = (None, *model_names(submit.model))
             for fixture in self._fixtures:
-                if fixture.prompt.needle not in submit.prompt:
-                    continue
+                if (
+                    fixture.model not in models
+                    or fixture.prompt.needle not in submit.prompt
+                ):
+                    continue  # most fail at this quick first look
                 if not any(differences(fixture, submit, context, counts)):
                     break
             else:
