@@ -2172,7 +2172,7 @@ class Store:
         self.config = config
         self._clock = clock
         self._lock = threading.Lock()  # guards every field below
-        self._waits: list[Wait] = []
+        self._waits: dict[Any, list[Wait]] = {}  # by what they want
         self._closed = False
         self.epoch = 0  # how many resets there were
         self.loaded = load_fixtures(config.fixtures, bool(config.record))
@@ -2221,14 +2221,14 @@ class Store:
     def reset(self) -> None:
         with self._lock:
             self.epoch += 1
-            for wait in self._waits:
+            for wait in itertools.chain(*self._waits.values()):
                 wait.found.clear()
             self._set_up()
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            for wait in self._waits:
+            for wait in itertools.chain(*self._waits.values()):
                 wait.enough.set()
 
     def totals(self) -> dict[str, int]:
@@ -2538,8 +2538,10 @@ class Store:
             note.seq, note.time = self._seq, self.now()
             self._journal[self._seq] = request
             self._journal.pop(self._seq - most, None)
-            for wait in self._waits:
-                if wait.wanted(request):
+            for waits in self._waits.values():
+                if not waits[0].wanted(request):
+                    continue
+                for wait in waits:
                     wait.found.append(request)
                     if len(wait.found) >= wait.many:
                         wait.enough.set()
@@ -2553,21 +2555,28 @@ class Store:
             yield request
 
     def wait_for_requests(
-        self, wanted: Callable[[Request], bool], since: int, count: int, seconds: float
+        self,
+        wanted: Callable[[Request], bool],
+        key: Any,
+        since: int,
+        count: int,
+        seconds: float,
     ) -> list[Request]:
         """Those wanted, oldest first; blocks up to so many real seconds for `count` of them.
 
-        What comes meanwhile is counted even if the journal is too small to keep it.
+        `key` is the same for all that want the same.  What comes meanwhile is counted even if the journal is too small to keep it.
         """
         with self._lock:
             found = list(filter(wanted, self.newest_requests(since)))[::-1]
             wait = Wait(wanted, count, found, threading.Event())
             if self._closed or len(found) >= count:
                 wait.enough.set()
-            self._waits.append(wait)
+            self._waits.setdefault(key, []).append(wait)
         wait.enough.wait(min(seconds, threading.TIMEOUT_MAX))
         with self._lock:
-            self._waits.remove(wait)
+            self._waits[key].remove(wait)
+            if not self._waits[key]:
+                del self._waits[key]
             return found
 
 
@@ -6098,7 +6107,8 @@ class VideoMock:
 
         found: Iterable[Request] = filter(wanted, self.store.newest_requests(since))
         if wait:
-            found = self.store.wait_for_requests(wanted, since, count, wait)[::-1]
+            key = (method, path, status, job_id, scope)
+            found = self.store.wait_for_requests(wanted, key, since, count, wait)[::-1]
         chosen = itertools.islice(found, offset, limit and offset + limit)
         return [request_to_wire(request) for request in chosen][::-1]
 
