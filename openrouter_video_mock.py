@@ -4420,6 +4420,7 @@ class Finding(NamedTuple):
     requests: tuple[int, ...]  # seq numbers in the journal
     scope: str | None
     so_far: bool  # as of now: what the client does next may settle it
+    age: float  # seconds since its last request
 
 
 Seen = tuple[str, str, list["Request"]]  # the rule, the text, the requests that show it
@@ -4652,11 +4653,12 @@ def findings_of(mock: VideoMock) -> list[Finding]:
     for rule, text, shown_by in seen:
         seqs = tuple(request.note.seq for request in shown_by)
         job_id = scope = None
-        if shown_by:
-            job_id = shown_by[-1].note.job_id
-            scope = scope_of(shown_by[-1])
+        age = 0.0
+        for request in shown_by[-1:]:
+            job_id, scope = request.note.job_id, scope_of(request)
+            age = round(mock.now() - request.note.time, 1)
         so_far = rule in _SO_FAR
-        findings.append(Finding(rule, RULES[rule], text, job_id, seqs, scope, so_far))
+        findings.append(Finding(rule, RULES[rule], text, job_id, seqs, scope, so_far, age))
     return sorted(findings, key=lambda finding: finding.requests[-1:])
 
 
@@ -5705,10 +5707,12 @@ async function load() {
   if ($("trouble").textContent === OFFLINE) write($("trouble"), "");
   const [{now}, health, {faults}, {findings}, {jobs}, {requests}, ...related] = answers;
   const lists = {job: jobs, request: requests.reverse()};
+  // What a client may still do is not held against it at once.
+  const told = findings.filter(finding => !finding.so_far || finding.age > 15);
   const byLevel = (a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level);
   const requestsOf = new Map(open.map((id, i) => [id, related[i].requests]));
   const found = await findLinked(lists, health);
-  mock = {now, health, faults, findings: findings.sort(byLevel), ...lists, requestsOf,
+  mock = {now, health, faults, findings: told.sort(byLevel), ...lists, requestsOf,
     linked: found};
   keepPlace(draw);
   openLinked();
@@ -7003,6 +7007,7 @@ def build_parser() -> Any:
         prog="openrouter_video_mock",
         argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="openrouter_video_mock.py [options] [--trial -- COMMAND]",
         description="A local stand-in for OpenRouter's asynchronous video API.",
         epilog=_EXAMPLES,
     )
