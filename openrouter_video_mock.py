@@ -6396,6 +6396,7 @@ LINGER_SECONDS = (
     2.0  # an unread body is thrown away, so that the client gets to read the refusal
 )
 _SLOW_MS = 50.0  # after so long the client may have gone
+TURN_SECONDS = 0.008  # for which a request waits for others
 LOOK_SECONDS = 1.0  # how often the deadlines of all connections are looked at
 
 _REQUEST_LINE = r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])"
@@ -6536,14 +6537,22 @@ class _Adapter(socketserver.BaseRequestHandler):
         except ApiError as error:
             refusal = error
         self.deadline = math.inf
-        note = Note()
-        request = Request(*head[:4], body, note, refusal)
+        request = Request(*head[:4], body, Note(), refusal)
+        turn = self.server.take_turn()
+        try:
+            return self.answer(request, head)
+        finally:
+            turn.release()
+
+    def answer(self, request: Request, head: Head) -> bool:
+        """Have a request answered, and send that; whether another may follow."""
+        note = request.note
         response = self.server.mock.handle(request)
         if response.dropped:
             note.delivered = False
             raise ConnectionAbortedError("dropped as ordered")
         framed = response.stream is None or response.length is not None or not head.http_1_0
-        keep_alive = head.keep_alive and framed and refusal is None
+        keep_alive = head.keep_alive and framed and request.refusal is None
         self.sending = True
         try:
             self.send_answer(response, head, keep_alive, note)
@@ -6773,6 +6782,7 @@ class _Server(ThreadingHTTPServer):
         self.connections: set[_Adapter] = set()
         self.threads = Threads("connection", mock.report)
         self._next_look = 0.0
+        self._turn = threading.Lock()
         self._tls = None
         if config.cert:
             self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -6819,6 +6829,18 @@ class _Server(ThreadingHTTPServer):
             self.mock.debug(f"connection lost: {error}")
         elif error is not None:
             self.mock.report(error)
+
+    def take_turn(self) -> threading.Lock:
+        """The turn to answer, taken: one request after the other, as long as that is quick.
+
+        Threads take turns anyway, since the interpreter has one lock; the tails are short if
+        they queue up for it.  Whoever waits too long opens another queue, without the slow one.
+        """
+        turn = self._turn
+        if not turn.acquire(timeout=TURN_SECONDS):
+            turn = self._turn = threading.Lock()
+            turn.acquire()
+        return turn
 
     def service_actions(self) -> None:
         now = _monotonic()
