@@ -2564,7 +2564,8 @@ class Store:
     ) -> list[Request]:
         """Those wanted, oldest first; blocks up to so many real seconds for `count` of them.
 
-        `key` is the same for all that want the same.  What comes meanwhile is counted even if the journal is too small to keep it.
+        `key` is the same for all that want the same.  What comes meanwhile is counted even
+        if the journal is too small to keep it.
         """
         with self._lock:
             found = list(filter(wanted, self.newest_requests(since)))[::-1]
@@ -6393,7 +6394,7 @@ REQUEST_SECONDS = 30.0  # for a head to come whole; for a body's next bytes
 SLOWEST_BYTES = 1_024  # a second, of a body that comes slowly for longer
 ANSWER_SECONDS = 60.0  # for a block of an answer to be taken
 LINGER_SECONDS = (
-    2.0  # an unread body is thrown away, so that the client gets to read the refusal
+    2.0  # for an unread body to be thrown away: then the client reads the refusal
 )
 _SLOW_MS = 50.0  # after so long the client may have gone
 TURN_SECONDS = 0.008  # for which a request waits for others
