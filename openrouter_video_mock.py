@@ -1649,6 +1649,8 @@ def _from_base64(text: str, place: str) -> bytes:
     if not text.endswith("="):
         text += "=" * (-len(text) % 4)
     try:
+        if text.startswith("="):  # which Python 3.10 takes
+            raise ValueError("Leading padding not allowed")
         return base64.b64decode(text, validate=True)
     except ValueError as error:
         raise complaint(place, f"not base64: {error}") from None
