@@ -328,7 +328,7 @@ def complaint(place: str, text: str) -> SetupError:
 
 def _shown(value: Any) -> str:
     text = repr(value)
-    with contextlib.suppress(TypeError, ValueError):
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         text = _encode_json(shorten(value))
     if len(text) > 60:
         return f"{text[:60]}…"
@@ -1678,10 +1678,8 @@ MODEL_SCHEMA: Json = json.loads("""{
     "name": {"type": "string"},
     "created": {"type": "int", "minimum": 0},
     "description": {"type": "string", "nullable": true},
-    "supported_resolutions": {"type": "array", "nullable": true, "items":
-      {"enum": ["360p", "480p", "720p", "768p", "1080p", "1K", "2K", "4K"]}},
-    "supported_aspect_ratios": {"type": "array", "nullable": true, "items":
-      {"enum": ["16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "9:21"]}},
+    "supported_resolutions": {"type": "array", "nullable": true},
+    "supported_aspect_ratios": {"type": "array", "nullable": true},
     "supported_sizes": {"type": "array", "nullable": true, "items": {"type": "string"}},
     "supported_durations": {"type": "array", "nullable": true, "items":
       {"type": "int", "minimum": 1}},
@@ -1697,15 +1695,16 @@ MODEL_SCHEMA: Json = json.loads("""{
       {"type": "string", "pattern": "[0-9]{1,9}([.][0-9]{1,30})?(e-[0-9]{1,2})?"}},
     "allowed_passthrough_parameters": {"type": "array", "items": {"type": "string"}},
     "_defaults": {"type": "object", "properties": {
-      "duration": {"type": "int", "minimum": 1},
-      "resolution": {"enum": ["360p", "480p", "720p", "768p", "1080p", "1K", "2K", "4K"]},
-      "aspect_ratio":
-        {"enum": ["16:9", "9:16", "1:1", "4:3", "3:4", "3:2", "2:3", "21:9", "9:21"]}}},
+      "duration": {"type": "int", "minimum": 1}}},
     "_billing": {"type": "object", "properties": {
       "factor": {"type": "number", "minimum": 0, "maximum": 1000},
       "minimum_seconds": {"type": "number", "minimum": 0, "maximum": 1000}}}
   }
 }""")
+
+for _name in ("resolution", "aspect_ratio"):
+    MODEL_SCHEMA["properties"][f"supported_{_name}s"]["items"] = _FIELDS[_name]
+    MODEL_SCHEMA["properties"]["_defaults"]["properties"][_name] = _FIELDS[_name]
 
 
 def model_from_json(value: Any, place: str) -> Model:
@@ -1826,13 +1825,14 @@ def _parts_of(
         for file in filter(os.path.exists, _files_of(_BESIDE, stamps)):
             yield part_of_file(file, stamps[file], beside=True)
     elif isinstance(source, Mapping):
-        document, first = json_copy(source, f"fixtures[{position}]"), 0
-        if not document.keys() & {"fixtures", "models"}:
-            document, first = {"fixtures": [document]}, position
-        yield read_part(document, "", first=first)
+        document = json_copy(source, f"fixtures[{position}]")
+        if document.keys() & {"fixtures", "models"}:
+            yield read_part(document, "", version=f"{position} ")
+        else:
+            yield read_part({"fixtures": [document]}, "", first=position)
     elif isinstance(source, (str, os.PathLike)):
         files = list(_files_of(os.fspath(source), stamps))
-        if not files:
+        if not files and os.path.isdir(source):
             yield Part(notes=[f"{source}: no *.json in this folder"])
         for file in files:
             with collecting(problems):
@@ -2458,9 +2458,9 @@ class Store:
             ended, self._ended = self._ended, []
             return ended, self._ends[0][0]
 
-    def _find(self, job_id: str, or_latest: bool) -> Job:  # self._lock is held
+    def _find(self, job_id: str) -> Job:  # self._lock is held
         job = self._jobs.get(job_id)
-        if or_latest and job_id == "latest":
+        if job_id == "latest":
             job = next(reversed(self._jobs.values()), None)
         if job is None:
             raise ApiError(404, f"Job {job_id} not found")
@@ -2470,16 +2470,16 @@ class Store:
         """The job of this id, if it is known."""
         return self._jobs.get(job_id or "")
 
-    def job(self, job_id: str, or_latest: bool = True) -> tuple[Job, float]:
+    def job(self, job_id: str) -> tuple[Job, float]:
         """The job of this id, or the "latest", and the time; looking is no poll."""
         with self._lock:
-            return self._find(job_id, or_latest), self.now()
+            return self._find(job_id), self.now()
 
     def poll(self, job_id: str) -> tuple[Job, float]:
         """The job after one more poll, and the time of it; ApiError 404 for none."""
         with self._lock:
             now = self.now()
-            job = after_poll(self._find(job_id, False), now)
+            job = after_poll(self._find(job_id), now)
             self._put(job)
             return job, now
 
@@ -2505,7 +2505,7 @@ class Store:
 
     def finish(self, job_id: str, status: Status, error: str | None) -> tuple[Job, float]:
         with self._lock:
-            job, now = self._find(job_id, True), self.now()
+            job, now = self._find(job_id), self.now()
             current = status_at(job, now)
             if current is status:
                 return job, now
@@ -3291,13 +3291,14 @@ class Courier:
         done = self._done.values
         with self._changed:
             self._changed.wait_for(
-                lambda: self._stopped or sum(map(wanted, done())) >= count, seconds
+                lambda: self._stopped or sum(map(wanted, done())) >= count,
+                min(seconds, threading.TIMEOUT_MAX),
             )
 
     def _run(self) -> None:
         while not self._stopped:
-            ended, next_end = self._store.take_ended()
             with self._changed:
+                ended, next_end = self._store.take_ended()
                 for job in ended:
                     self._announce(job)
                 delivery = self._next_due()
@@ -3592,18 +3593,6 @@ def _blocks(clip: bytes | str, start: int, stop: int) -> Iterator[bytes]:
 def _first(values: str) -> str:
     # of a forwarded header: the first value that is not empty
     return next(filter(None, map(str.strip, values.split(","))), "")
-
-
-@functools.lru_cache(maxsize=1024)
-def origin_of(host: str, forwarded_host: str, forwarded_proto: str) -> str:
-    """The origin that the client used: X-Forwarded-Proto and -Host, if that can be one, or Host."""
-    scheme = "http"
-    if _first(forwarded_proto).lower() == "https":
-        scheme = "https"
-    forwarded = _first(forwarded_host)
-    if re.fullmatch(_HOST, forwarded):
-        host = forwarded
-    return f"{scheme}://{host}"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -4631,8 +4620,8 @@ def findings_of(mock: VideoMock) -> list[Finding]:
     jobs = mock.store.all_jobs()
     courses = defaultdict(list)
     seen = list[Seen]()
-    forgotten = mock.store.totals()["requests"] - len(requests)
-    if forgotten > 0:
+    forgotten = requests[0].note.seq - 1 if requests else 0
+    if forgotten:
         text = f"The journal has forgotten {forgotten} requests"
         text += ": what they showed is missing; see --max-requests"
         seen.append(("journal-forgot", text, []))
@@ -5914,13 +5903,17 @@ class VideoMock:
         origin = self.config.public_url
         if not origin:
             get = request.headers.get
+            host = get("host", "localhost")
             forwarded = _first(get("x-forwarded-host", ""))
-            if forwarded and not re.fullmatch(_HOST, forwarded):
-                request.note.hint = (
-                    f"X-Forwarded-Host {forwarded!r} cannot be a host, passed over"
-                )
-            scheme = get("x-forwarded-proto") or self.scheme
-            origin = origin_of(get("host", "localhost"), forwarded, scheme)
+            if re.fullmatch(_HOST, forwarded):
+                host = forwarded
+            elif forwarded:
+                text = f"X-Forwarded-Host {forwarded!r} cannot be a host, passed over"
+                request.note.hint = text
+            scheme = _first(get("x-forwarded-proto", "") or self.scheme).lower()
+            if scheme != "https":
+                scheme = "http"
+            origin = f"{scheme}://{host}"
         return Links(origin, self.secret, self.config.relative_polling_url)
 
     @property
@@ -5995,11 +5988,12 @@ class VideoMock:
         >>> failing = {"video": {"status": "failed"}}
         >>> added = mock.add_fixture({"match": {"prompt": "rain"}, "response": failing})
         """
-        added = []
+        added: list[Fixture] = []
         for path, value in _numbered("fixture", fixture):
             name = f"added fixture {next(self._additions)}"
             read = fixture_from_json(value, path, name, None)
-            added.append(read._replace(id=name, group=f"{name} {read.group}"))
+            first = added[0].id if added else name
+            added.append(read._replace(id=name, group=f"{first} {read.group}"))
         self.store.add_fixtures(added)
         return [fixture_to_wire(read, 0) for read in added]
 
@@ -6029,8 +6023,7 @@ class VideoMock:
         """
         self.store.reset()
         self.courier.reset()
-        if self.recorder is not None:
-            self.recorder.differences = []
+        self.recorder.differences = []
         return self.health()
 
     # ---- Looking
@@ -6097,8 +6090,7 @@ class VideoMock:
         [202]
         """
         _check_limit(limit)
-        if job_id == "latest":
-            job_id = self.store.job("latest")[0].id
+        job_id = self._id_of(job_id)
         method = method and method.upper()
         status = status and str(status)
 
@@ -6148,8 +6140,7 @@ class VideoMock:
         []
         """
         _check_limit(limit)
-        if job_id == "latest":
-            job_id = self.store.job("latest")[0].id
+        job_id = self._id_of(job_id)
 
         def wanted(delivery: Delivery) -> bool:
             return job_id in (None, delivery.job.id) and scope in (None, delivery.job.scope)
@@ -6172,8 +6163,7 @@ class VideoMock:
         >>> [finding["rule"] for finding in mock.findings(level="error")]
         ['abandoned']
         """
-        if job_id == "latest":
-            job_id = self.store.job("latest")[0].id
+        job_id = self._id_of(job_id)
         return [
             finding._asdict()
             for finding in findings_of(self)
@@ -6208,6 +6198,11 @@ class VideoMock:
         unlisted = [model for model in models if self.store.listed_model(model) is None]
         verdict = verdict_of(trial, succeeded, delivered, self.findings(), stopped_after)
         return {**verdict, "unlisted_models": unlisted}
+
+    def _id_of(self, job_id: str | None) -> str | None:
+        if job_id == "latest":
+            return self.store.job(job_id)[0].id
+        return job_id
 
     def assert_no_findings(self, *, ignore: Collection[str] = ()) -> None:
         """AssertionError that lists all findings but those of the rules to ignore.
