@@ -38,7 +38,7 @@ The file reads downwards; what a line needs at import time stands above it:
 (pytest warns of plugins that are imported before it can rewrite them, but for this:
 PYTEST_DONT_REWRITE.)
 
-Sections 2 to 6 turn values into values: no socket, no clock of their own, nothing printed.
+Sections 2 to 6 open no socket, have no clock of their own, and print nothing.
 
 Source of the wire facts: recordings of the live API (the newest of 2026-10-10), OpenRouter's SDKs
 (Python 1.3.84) and OpenAPI document (2026-08), its documentation (2026-08).  README.md says which
@@ -229,13 +229,13 @@ def _object_issues(schema: Json, value: Json, path: JsonPath, strict: bool) -> I
     every: Json = schema.get("values", {})
     fields: Json = schema.get("properties") or dict.fromkeys(value, every)
     required = schema.get("required", ())
-    for key, field in fields.items():
-        if key in value or key in required:
-            yield from issues_of(field, value.get(key, _MISSING), (*path, key), strict)
     for key in value:
         if strict and key not in fields and not key.startswith("_"):
             text = f"unknown key{did_you_mean(key, fields)}"
             yield _issue((*path, key), text, code="unrecognized_keys")
+    for key, field in fields.items():
+        if key in value or key in required:
+            yield from issues_of(field, value.get(key, _MISSING), (*path, key), strict)
 
 
 def _string_issues(schema: Json, value: str, path: JsonPath) -> Issues:
@@ -295,28 +295,36 @@ def is_url(text: str) -> bool:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The tail of a complaint about an unknown word: the nearest known one, if any is near."""
+    return "".join(f', did you mean "{match}"?' for match in most_like(word, known))
+
+
+def most_like(word: str, known: Iterable[str]) -> list[str]:
+    """The known word that is most like this one, none if they are all unlike it."""
     import difflib  # only a mistake needs it, and start-up time counts
 
-    near = difflib.get_close_matches(word, list(known), 1)
-    return "".join(f', did you mean "{match}"?' for match in near)
+    return difflib.get_close_matches(word, list(known), 1)
 
 
 def checked(schema: Json, value: Any, place: str) -> Any:
-    """The value, if it fits; SetupError names the first place that does not, and what it got."""
-    for issue in issues_of(schema, value, strict=True):
+    """The value, if it fits; SetupError names the places that do not, and what they got."""
+    problems: list[str] = []
+    for issue in itertools.islice(issues_of(schema, value, strict=True), _MOST_ISSUES):
         text, where, got = issue["message"], place, value
         for key in issue["path"]:
-            got = _MISSING
-            with contextlib.suppress(LookupError, TypeError):
-                got = value = value[key]
             where += f"[{key}]" if isinstance(key, int) else f".{key}"
+            try:
+                got = got[key]
+            except (LookupError, TypeError):
+                got = _MISSING
         if "say" in schema:
             text = f"expected {schema['say']}"
         if got is _MISSING:
             text = "is missing"
         elif issue["code"] != "unrecognized_keys":
             text = f"{text}, got {_shown(got)}"
-        raise complaint(where, text)
+        problems += complaint(where, text).problems
+    if problems:
+        raise SetupError(*problems)
     return value
 
 
@@ -361,9 +369,8 @@ class Config(NamedTuple):
 
     port: int = 0
     host: str = "127.0.0.1"
-    fixtures: Any = (
-        None,
-    )  # paths, or fixtures as Python objects; None = fixtures.json beside this
+    # Paths, or fixtures as Python objects; None = fixtures.json beside this
+    fixtures: Any = (None,)
     polls: tuple[int, ...] = (0, 1)
     seconds: tuple[float, ...] | None = None
     latency: float = 0.0
@@ -658,9 +665,8 @@ def parse_json(body: bytes) -> Any:
             if depth > _MAX_JSON_DEPTH:
                 raise ValueError(f"nested more than {_MAX_JSON_DEPTH} deep")
     value = _decode_json(text)
-    if (
-        "\\ud" in text or "\\uD" in text
-    ):  # half a surrogate pair is no text that could be sent on
+    # Half a surrogate pair is no text that could be sent on.
+    if "\\ud" in text or "\\uD" in text:
         _encode_json(value).encode()
     return value
 
@@ -1001,9 +1007,8 @@ def output_size(shape: Shape, model: Model) -> tuple[int, int]:
     resolutions = model.supported_resolutions or ["720p"]
     resolution = shape.resolution or model.defaults.get("resolution") or resolutions[0]
     ratios = model.supported_aspect_ratios or ["16:9"]
-    usual = min(
-        ratios, key=lambda ratio: ratio != "16:9"
-    )  # the first one, where that is none
+    # 16:9 if it is there, else the first one.
+    usual = min(ratios, key=lambda ratio: ratio != "16:9")
     ratio = shape.aspect_ratio or model.defaults.get("aspect_ratio") or usual
     wide, high = map(int, ratio.split(":"))
     long, short = _landscape_size(model, resolution, max(wide, high), min(wide, high))
@@ -1170,7 +1175,7 @@ BUILT_IN_MODELS: list[Json] = json.loads("""[
 class Fault(NamedTuple):
     """One thing that goes wrong on one route, and how often."""
 
-    on: str  # one of FAULT_ROUTES
+    on: str  # a route, see FAULT_SCHEMA
     status: int | None = None  # answer with this instead of doing the work
     message: str = ""  # of the error envelope, as is metadata
     metadata: Json | None = None
@@ -1227,13 +1232,16 @@ class Pace(NamedTuple):
     spans: tuple[float, ...]
 
 
+BY_CATALOGUE = -1  # as the cost that a fixture gives
+
+
 class Plan(NamedTuple):
     """What becomes of the submits that a fixture takes, shared by all its jobs."""
 
     status: Status = Status.COMPLETED  # the end; one of WAITING = never ends
     error: str | None = None
     outputs: int = 1
-    cost: float | None = -1  # USD; -1: by the catalogue
+    cost: float | None = BY_CATALOGUE  # USD
     is_byok: bool = False
     stored: bool = True  # whether signed urls are given out
     elsewhere: bool = False  # whether these are on the mock's other origin
@@ -1403,6 +1411,8 @@ def fault_from_json(value: Any, place: str = "fault") -> Fault:
         if fault.status is not None and fault.status < 400:
             raise complaint(place, f'an answer of {fault.status} needs a "body"')
         return fault
+    if fault.message or fault.metadata:
+        raise complaint(place, "the body replaces the envelope, with message and metadata")
     if not isinstance(body, str):
         body = to_json(body).decode()
     if fault.status in (204, 205, 304) and body:
@@ -1765,10 +1775,13 @@ def read_part(
     document: Any, place: str, path: str = "", version: str = "", first: int = 0
 ) -> Part:
     """What a document says; `first` is the index of its first fixture."""
-    checked(_DOCUMENT_SCHEMA, document, place)
     fixtures, models = [], []
     notes: list[str] = []
     problems: list[str] = []
+    with collecting(problems):
+        checked(_DOCUMENT_SCHEMA, document, place)
+    if not isinstance(document, dict):
+        document = {}
     for index, entry in enumerate(document.get("models", ())):
         with collecting(problems):
             models.append(model_from_json(entry, f"{place}models[{index}]"))
@@ -1872,7 +1885,7 @@ def load_fixtures(sources: Sequence[Any], recording: bool = False) -> Loaded:
 
     # The catalogue: of these files, else of the one beside this, else the built-in models.
     listing = [part for part in parts if part.models]
-    checked = bool(listing) or all(part.models is None for part in parts)
+    enforced = bool(listing) or all(part.models is None for part in parts)
     if not listing and None not in sources:
         passed_by: list[str] = []  # what is wrong with it does not matter here
         with collecting(passed_by):
@@ -1893,18 +1906,18 @@ def load_fixtures(sources: Sequence[Any], recording: bool = False) -> Loaded:
         for model in part.models or ():
             models.setdefault(model.id, model)
     described = f"{len(models)} {what}"
-    if not checked:
+    if not enforced:
         described = "no model is checked"
     if recording:
-        checked, described = False, "the upstream checks models"
+        enforced, described = False, "the upstream checks models"
     fixtures = [fixture for part in parts for fixture in part.fixtures]
     notes = [note for part in parts for note in part.notes]
     passed_over = any("another endpoint" in note for note in notes)
     return Loaded(
         fixtures=fixtures,
         models=sorted(models.values(), key=lambda model: -model.created),
-        checked=checked,
-        complete=complete and checked,
+        checked=enforced,
+        complete=complete and enforced,
         catalogue=described,
         implicit=not (fixtures or passed_over or recording),
         notes=notes,
@@ -2003,14 +2016,12 @@ def scenario_fixtures() -> list[Fixture]:
 # change is a new Job stored in its place.
 
 RETENTION_SECONDS = 24 * 3600  # how long outputs are kept; production's is not known
-SELF_END_SECONDS = (
-    1.0  # a job paced by polls with a callback ends by itself when nobody polls
-)
+# After which a job with a callback ends by itself, if its pace is polls and nobody polls.
+SELF_END_SECONDS = 1.0
 POLL_SECONDS = 10.0  # to a job paced by polls, so much of `advance` is one more poll
 _MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run for weeks
-_SUCCESS = Fixture(
-    "", None, _prompt_test("", ""), Plan(), {"match": {}}, "", ""
-)  # if no file was read
+# What takes every submit if no file was read.
+_SUCCESS = Fixture("", None, _prompt_test("", ""), Plan(), {"match": {}}, "", "")
 
 # Good enough for a mock: 256 is no multiple of 62, so eight letters come a little more often.
 _ID_LETTERS = (b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" * 5)[:256]
@@ -2059,7 +2070,7 @@ def new_job(
         size=shorten(submit.shape.size),
     )
     cost = plan.cost
-    if cost == Plan().cost:
+    if cost == BY_CATALOGUE:
         cost = cost_of(shape, model)
     ends_at = ends_after = math.inf
     if plan.status in ENDINGS:
@@ -2140,9 +2151,8 @@ class Note:
     closest: list[Json] | None = None
     status: int | None = None  # None: the connection was closed without an answer
     retry_after: int | None = None  # seconds, as answered
-    delivered: bool | None = (
-        None  # whether the whole answer left the socket; None: not over
-    )
+    # Whether the whole answer left the socket; None: not over
+    delivered: bool | None = None
     struck: Fault | None = None
     route = ""  # name of the handler
     shown: Status | None = None  # by a poll
@@ -3227,7 +3237,7 @@ class Threads:
 class Courier:
     """Delivers webhooks: one thread that waits for what is due, and one per attempt.
 
-    The first is there once a job has a callback.  An attempt that has taken too long has its
+    The first is there once a job has a callback or the clock was moved.  An attempt that has taken too long has its
     socket shut down by the first thread, however slowly the receiver's answer drips.
     """
 
@@ -3451,9 +3461,8 @@ class Courier:
 def shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
     """End a socket's reading, writing or both, whoever may be blocked in it."""
     with contextlib.suppress(OSError):  # gone already
-        socket.socket.shutdown(
-            sock, how
-        )  # not SSLSocket's, which would go on in plain text
+        # Not SSLSocket's, which would go on in plain text.
+        socket.socket.shutdown(sock, how)
 
 
 # ============ 8. Requests and responses =====================================================
@@ -3470,9 +3479,8 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     note: Note
-    refusal: ApiError | None = (
-        None  # the adapter's: body, and maybe head, could not be read
-    )
+    # The adapter's: body, and maybe head, could not be read
+    refusal: ApiError | None = None
 
     @property
     def url(self) -> str:
@@ -3666,6 +3674,11 @@ def fault_error(fault: Fault, moderation: Json | None = None) -> ApiError:
     return ApiError(status, fault.message, metadata, headers)
 
 
+def retry_after_of(headers: Headers) -> int:
+    """The seconds of Retry-After, 0 without."""
+    return int(dict(headers).get("Retry-After", 0))
+
+
 class Instead(Exception):
     """Leaves a handler with what a fault answers instead of the work."""
 
@@ -3683,7 +3696,9 @@ def strike(
     if fault.close:
         raise Instead(_DROPPED)
     if fault.body is not None:
-        headers = (("Content-Type", fault.content_type), *_API_HEADERS)
+        usual = fault_error(fault).headers
+        request.note.retry_after = retry_after_of(usual)
+        headers = (("Content-Type", fault.content_type), *_API_HEADERS, *usual)
         raise Instead(Response(fault.status or 200, fault.body, headers))
     if fault.status is not None:
         raise fault_error(fault, moderation)
@@ -4161,7 +4176,7 @@ class Recorder:
     def __init__(self, mock: VideoMock) -> None:
         self._mock = mock
         self._folder = mock.config.record
-        self._lock = threading.Lock()  # guards every field below, and the files
+        self._lock = threading.Lock()  # guards what writes the fields below, and the files
         self._fixtures: dict[str, Json] = {}  # by their match as JSON
         # By upstream's id: the match and when it was submitted; its urls as they came.
         self._jobs: dict[str, tuple[str, float]] = {}
@@ -4198,9 +4213,8 @@ class Recorder:
             if not is_clip:
                 with answer:
                     text = answer.read()
-                if (
-                    not text and answer.length is None
-                ):  # nor does its head say that it is so
+                # Nothing came, and its head does not say that this is all.
+                if not text and answer.length is None:
                     raise http.client.HTTPException("an answer that broke off")
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
@@ -4222,10 +4236,11 @@ class Recorder:
         if isinstance(value, dict):
             with self._lock:
                 self._learn(request, answer, value)
-            text = to_json(self._rewritten(value, self._mock.links(request)))
+                value = self._rewritten(value, self._mock.links(request))
+            text = to_json(value)
         return Response(answer.status, text, kept)
 
-    def _rewritten(self, value: Json, links: Links) -> Json:
+    def _rewritten(self, value: Json, links: Links) -> Json:  # self._lock is held
         """The answer with its URLs on the mock's origin."""
         job_id = value.get("id")
         wire = dict(value)
@@ -4471,9 +4486,7 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
     for key in [key for key in body if key not in _FIELDS]:
         cure = _MISTAKEN_FIELDS.get(key)
         if cure is None:
-            import difflib  # only a mistake needs it, and start-up time counts
-
-            cure = "".join(difflib.get_close_matches(key, list(_FIELDS), 1))
+            cure = "".join(most_like(key, _FIELDS))
         advice = f'use "{cure}"' if cure else "leave it out, there is no such thing here"
         text = f'"{key}" is no field of this API: it is dropped silently'
         if job is not None:
@@ -4616,12 +4629,13 @@ def _mistakes_in_repeating(
 
 def findings_of(mock: VideoMock) -> list[Finding]:
     """All findings, in the order of the requests that show them."""
+    came = mock.store.totals()["requests"]
     requests = list(mock.store.newest_requests())[::-1]
     jobs = mock.store.all_jobs()
     courses = defaultdict(list)
     seen = list[Seen]()
-    forgotten = requests[0].note.seq - 1 if requests else 0
-    if forgotten:
+    forgotten = came - len(requests)
+    if forgotten > 0:
         text = f"The journal has forgotten {forgotten} requests"
         text += ": what they showed is missing; see --max-requests"
         seen.append(("journal-forgot", text, []))
@@ -4779,9 +4793,8 @@ def check_control_access(mock: VideoMock, request: Request) -> None:
     host = headers.get("host", "localhost")
     name = re.sub(r":\d*$", "", host).strip("[]").lower()
     known = ("host.docker.internal", mock.config.host.lower(), public.hostname)
-    is_address = re.fullmatch(
-        "[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*", name
-    )  # the DNS has none of these
+    # The DNS has none of these.
+    is_address = re.fullmatch("[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*", name)
     if "." in name and name not in known and not is_address:
         cure = "start with --host or --public-url"
         raise ApiError(403, f"The control API does not answer to the name {name}; {cure}")
@@ -5787,9 +5800,8 @@ class VideoMock:
     ) -> None:
         self.config = checked_config(config)
         self.log = log
-        self.notice = log or (
-            lambda line: None
-        )  # takes what is no request, such as a bad reload
+        # Takes what is no request, such as a bad reload.
+        self.notice = log or (lambda line: None)
         self.secret = os.urandom(32)  # signs download URLs
         self.errors: list[BaseException] = []  # the mock's own, raised by MockServer.stop
         self.stopping = threading.Event()
@@ -5880,7 +5892,7 @@ class VideoMock:
         kind = request.headers.get("content-type", "").partition(";")[0]
         if isinstance(error, SchemaError) and kind == "multipart/form-data":
             note.hint = f"the body came as {kind}, this API takes JSON"
-        note.retry_after = int(dict(error.headers).get("Retry-After", 0))
+        note.retry_after = retry_after_of(error.headers)
         if is_control_path(request.path):
             return error_response(error, _JSON)
         return error_response(error)
@@ -6292,9 +6304,8 @@ def find_route(method: str, path: str) -> tuple[Handler, dict[str, str]]:
         method = "GET"
     allowed = []
     for route_method, pattern, handler in ROUTES:
-        match = re.fullmatch(
-            pattern, path
-        )  # compiled at its first use, which shortens the start
+        # Compiled at its first use, which shortens the start.
+        match = re.fullmatch(pattern, path)
         if not match:
             continue
         if route_method == method:
@@ -6309,10 +6320,14 @@ def find_route(method: str, path: str) -> tuple[Handler, dict[str, str]]:
     raise ApiError(404)
 
 
+# What clients put around the paths: those of other APIs, and the beginning twice.
+_NO_PART_OF_PATHS = ("", "api", "v1", "openrouter", "generations")
+
+
 def hint_for(method: str, path: str) -> str:
     """Where a request that no route takes was probably meant to go."""
-    parts = [part for part in path.split("/") if part not in ("", "api", "v1")]
-    rest = "".join(f"/{part}" for part in parts)
+    words = re.sub(r"/video(?=/|$)", "/videos", path).split("/")
+    rest = "".join(f"/{word}" for word in words if word not in _NO_PART_OF_PATHS)
     for candidate in (f"{API}{rest}", rest):
         with contextlib.suppress(ApiError):
             find_route(method, candidate)
@@ -6390,9 +6405,8 @@ IDLE_SECONDS = 75.0  # between two requests of a connection
 REQUEST_SECONDS = 30.0  # for a head to come whole; for a body's next bytes
 SLOWEST_BYTES = 1_024  # a second, of a body that comes slowly for longer
 ANSWER_SECONDS = 60.0  # for a block of an answer to be taken
-LINGER_SECONDS = (
-    2.0  # for an unread body to be thrown away: then the client reads the refusal
-)
+# For an unread body to be thrown away: then the client reads the refusal.
+LINGER_SECONDS = 2.0
 _SLOW_MS = 50.0  # after so long the client may have gone
 TURN_SECONDS = 0.008  # for which a request waits for others
 LOOK_SECONDS = 1.0  # how often the deadlines of all connections are looked at
@@ -6815,7 +6829,8 @@ class _Server(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self.threads.start(self.process_request_thread, request, client_address):
             answer = error_response(ApiError(503))
-            head = _answer_head(503, answer.headers, len(answer.body), False, False, 0)
+            now = int(_real_time())
+            head = _answer_head(503, answer.headers, len(answer.body), False, False, now)
             with contextlib.suppress(OSError):
                 if self._tls is None:  # else it has no handshake yet, and could hang here
                     request.sendall(head + answer.body)
@@ -6960,9 +6975,8 @@ def pytest_configure(config: Any) -> None:
 
     pytest calls this hook when the module is its plugin; nothing else here imports pytest.
     """
-    pytest: Any = importlib.import_module(
-        "pytest"
-    )  # mypy must not mind if it is not installed
+    # By name: mypy must not mind if it is not installed.
+    pytest: Any = importlib.import_module("pytest")
 
     def openrouter_video_mock() -> Iterator[MockServer]:
         """A running MockServer, fresh for each test."""
@@ -7353,9 +7367,8 @@ class _Log:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        self._lines: queue.Queue[str | None] = queue.Queue(
-            maxsize=10_000
-        )  # None: the last one
+        # None is the last one.
+        self._lines: queue.Queue[str | None] = queue.Queue(maxsize=10_000)
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
 
     def say(self, line: str) -> None:

@@ -615,6 +615,7 @@ TWO_SECONDS = "expected two numbers, for pending and in_progress, such as 5,25"
         ({"seconds": 5}, f"seconds: {TWO_SECONDS}, got 5"),
         ({"seconds": (0, 1e300)}, f"seconds[1]: {TWO_SECONDS}, got 1"),
         ({"latency": float("nan")}, "latency: "),
+        ({"latency": float("inf")}, "latency: "),
         ({"latency": 1e10}, "latency: Too big: expected number to be <=3600, got "),
         ({"latency": "x"}, "latency: Invalid input: expected number, received string"),
         ({"max_jobs": 0}, "max_jobs: Too small: expected number to be >=1, got 0"),
@@ -1651,6 +1652,22 @@ def test_sequence_index_counts_the_group_fallback_included() -> None:
         assert errors == ["a", "rest", "c", "rest"]
 
 
+def test_fixtures_of_several_documents_are_counted_apart() -> None:
+    documents = [
+        {"fixtures": [fails({"prompt": word}, word, times=1)]} for word in ("red", "blue")
+    ]
+    with MockServer(fixtures=documents) as mock:
+        assert [finished(mock, word)["error"] for word in ("red", "blue")] == [
+            "red",
+            "blue",
+        ]
+
+
+def test_fixtures_added_in_one_call_make_a_sequence(mock: MockServer) -> None:
+    mock.add_fixture([fails({"sequenceIndex": index}, str(index)) for index in range(3)])
+    assert [finished(mock)["error"] for _ in range(3)] == ["0", "1", "2"]
+
+
 def test_a_refused_request_uses_up_nothing() -> None:
     with serving(
         fails({}, "only", times=1), fault={"on": "submit", "status": 500, "times": 1}
@@ -2251,6 +2268,17 @@ def test_a_delayed_answer_holds_up_neither_others_nor_the_stop() -> None:
     mock.stop()
     waiting.join(PATIENCE)
     assert time.monotonic() - begun < PATIENCE and not waiting.is_alive()
+
+
+def test_a_fault_with_a_body_still_says_when_to_come_back() -> None:
+    fault = {"on": "submit", "status": 429, "body": "busy", "retryAfter": 3, "times": 1}
+    with MockServer(fixtures=[], fault=fault) as mock:
+        assert post(mock).headers["Retry-After"] == "3"
+        post(mock)
+        (finding,) = mock.findings(rule="retry-after-ignored")
+        for idle in ({"message": "x"}, {"metadata": {"a": 1}}):
+            with pytest.raises(SetupError, match="replaces the envelope"):
+                mock.add_fault({"on": "poll", "body": "x", **idle})
 
 
 def test_latency_is_waited_before_each_answer_of_the_api_only() -> None:
@@ -5177,9 +5205,7 @@ def test_findings_can_be_looked_at_while_requests_come(mock: MockServer) -> None
 
 def test_every_rule_says_what_it_is() -> None:
     rows = re.findall(r"^\| `([a-z-]+)` \| (error|warning|note) \|", README, re.MULTILINE)
-    said = {**ovm.RULES}
-    del said["journal-forgot"]
-    assert dict(rows) == said
+    assert dict(rows) == ovm.RULES
 
 
 def test_no_finding_shows_a_key() -> None:
@@ -5847,6 +5873,25 @@ def test_a_wrong_base_url_is_seen_in_journal_and_log(mock: MockServer) -> None:
     assert eventually(lambda: any("(Malformed request line)" in line for line in lines))
     assert "POST /v1/videos 404" in lines[0] and "(did you mean POST /api/" in lines[0]
     assert "(Malformed request line)" in "".join(line for line in lines if " 400 " in line)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/videos",
+        "/v1/videos",
+        "/v1/video/generations",
+        "/api/v1/video",
+        "/api/v1/videos/generations",
+        "/api/v1/api/v1/videos",
+        "/openrouter/videos",
+    ],
+)
+def test_a_path_of_another_api_is_told_from_ours(mock: MockServer, path: str) -> None:
+    assert call(mock, "POST", path, VEO).status == 404
+    (finding,) = mock.findings()
+    assert finding["rule"] == "wrong-address"
+    assert "did you mean POST /api/v1/videos?" in finding["text"]
 
 
 def test_wrong_methods_and_paths_of_the_control_api(mock: MockServer) -> None:
@@ -6717,6 +6762,34 @@ def test_quiet_and_environment_twins(
         said = "30 models checked (fixtures.json)\n"
         assert started.communicate(timeout=PATIENCE) == ("", said)
         assert started.returncode == 0
+
+
+def test_validate_lists_the_mistakes_of_all_fixtures(tmp_path: Path) -> None:
+    document = {
+        "fixture": [],
+        "models": [{"id": 1}],
+        "fixtures": [
+            {"macth": {}, "respons": {}},
+            {"match": {"promt": "x"}, "times": "a", "response": {"video": {"errr": 1}}},
+            {"match": {}, "faults": [{"on": "poll", "statu": 503, "times": 0}]},
+        ],
+    }
+    done = command("-f", str(write(tmp_path / "f.json", document)), "--validate")
+    assert done.status == 1
+    for place in (
+        'fixture: unknown key, did you mean "fixtures"?',
+        "models[0].id: ",
+        'fixtures[0].macth: unknown key, did you mean "match"?',
+        'fixtures[0].respons: unknown key, did you mean "response"?',
+        "fixtures[0].match: is missing",
+        "fixtures[1].match.promt: ",
+        "fixtures[1].times: ",
+        "fixtures[1].response.video.errr: ",
+        "fixtures[2].faults[0].statu: ",
+        "fixtures[2].faults[0].times: ",
+    ):
+        assert f"f.json: {place}" in done.err
+    assert done.err.count("\n") == 10
 
 
 def test_what_stops_the_start_is_one_line_and_exit_1(tmp_path: Path) -> None:
