@@ -227,7 +227,7 @@ def _union_issues(options: Mapping[str, Json], value: Any, path: JsonPath) -> Is
 
 def _object_issues(schema: Json, value: Json, path: JsonPath, strict: bool) -> Issues:
     every: Json = schema.get("values", {})
-    fields: Json = schema.get("properties") or dict.fromkeys(value, every)
+    fields: Json = schema.get("properties", dict.fromkeys(value, every))
     required = schema.get("required", ())
     for key in value:
         if strict and key not in fields and not key.startswith("_"):
@@ -2155,7 +2155,7 @@ class Note:
     delivered: bool | None = None
     struck: Fault | None = None
     route = ""  # name of the handler
-    shown: Status | None = None  # by a poll
+    shown: Status | None = None  # by a poll, or where there is no content yet
     to_the_end = False  # of a range: whether it ends where the clip does
     ms = 0.0
     seq = 0
@@ -3237,8 +3237,8 @@ class Threads:
 class Courier:
     """Delivers webhooks: one thread that waits for what is due, and one per attempt.
 
-    The first is there once a job has a callback or the clock was moved.  An attempt that has taken too long has its
-    socket shut down by the first thread, however slowly the receiver's answer drips.
+    The first is there once a job has a callback or the clock was moved.  It shuts down the
+    socket of an attempt that has taken too long, however slowly the receiver's answer drips.
     """
 
     def __init__(
@@ -3830,6 +3830,7 @@ def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Respons
     now = mock.now()
     status = status_at(job, now)
     if status is not Status.COMPLETED:
+        request.note.shown = status
         raise ApiError(409, f"Video content is not available: the job is {status.value}")
     if now >= expires_at(job):
         raise ApiError(410, "Video content is no longer available")
@@ -4185,6 +4186,10 @@ class Recorder:
         if not self._folder:
             return
         path = os.path.join(self._folder, "recorded.json")
+        try:
+            os.makedirs(self._folder, exist_ok=True)
+        except OSError as error:
+            raise SetupError(f"record: {self._folder}: {error.strerror}") from None
         if os.path.exists(path):
             # If it is broken, SetupError: else the next recording would wipe it out.
             sources = [
@@ -4319,7 +4324,6 @@ class Recorder:
         text = json.dumps(data, indent=2, ensure_ascii=False).encode()
         path = os.path.join(self._folder, name)
         try:
-            os.makedirs(self._folder, exist_ok=True)
             with open(f"{path}.part", "wb") as file:
                 file.write(text)
             os.replace(f"{path}.part", path)
@@ -4468,15 +4472,16 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
     if (note.hint or "").startswith("did you mean"):
         text = f"{request.method} {request.path} is no address of this API: {note.hint}"
         yield "wrong-address", text
-    if "signature=" in request.query and not keyless:
+    signed = note.route == "get_video_content" and "signature" in request.parameters
+    if signed and not keyless:
         text = "The API key was sent with a signed URL, which needs none and may be of any host"
         cure = "whoever runs that has the key; send it to the API's own origin only"
         yield "key-sent-elsewhere", f"{text}: {cure}"
     asked_for = (note.route, note.status)
-    if asked_for == ("get_video_content", 401) and keyless:
+    if asked_for == ("get_video_content", 401) and keyless and not signed:
         text = "Content was asked for without the key (401): unsigned_urls need it; send it"
         yield "download-without-key", f"{text}, or use the signed urls of the last poll"
-    if asked_for == ("get_video_content", 409):
+    if asked_for == ("get_video_content", 409) and note.shown in WAITING:
         text = "Content was asked for before the job completed (409)"
         yield "downloaded-too-early", f"{text}: poll until status completed"
 
@@ -4537,7 +4542,7 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
     """What all requests about one job show."""
     polls = [request for request in course if request.note.route == "get_video"]
     ended = list(itertools.dropwhile(lambda poll: not _shows_end(poll), polls))
-    late = ended[1:]
+    late = [poll for poll in ended[1:] if _sent_at(poll) >= ended[0].note.time]
     if len(late) > 1:  # one more is fine
         text = f"{len(late)} polls after the client was told that the job is {job.ending.value}"
         text += ": it never changes any more; stop at every final status"
@@ -4548,6 +4553,8 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
     if knows_id and not ended and not job.callback_url:  # else it waits for the webhook
         last = (submits + polls)[-1]
         status = last.note.status
+        if status == 200 and last.note.struck and last.note.struck.source.get("body"):
+            return  # who knows what that told the client
         text = f"Last asked for {now - last.note.time:.0f} s ago, its end was never seen"
         if status is None or status == 429 or status >= 500:
             text = f"Given up after a poll that got {status or 'no answer'}"
@@ -4556,7 +4563,8 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
 
     downloads = [request for request in course if request.note.route == "get_video_content"]
     completed = bool(ended) and ended[0].note.shown is Status.COMPLETED
-    if completed and job.plan.outputs and not downloads:
+    elsewhere = job.plan.unsigned_urls is not None
+    if completed and job.plan.outputs and not downloads and not elsewhere:
         text = "Completed, and no output was downloaded; it is kept for a day only"
         yield "never-downloaded", text, ended[:1]
     by_index: dict[str, list[Request]] = defaultdict(list)
@@ -4585,13 +4593,17 @@ def is_whole_clip(download: Request, job: Job) -> bool:
 def _again(
     requests: Iterable[Request], key_of: Callable[[Request], Any]
 ) -> Iterator[tuple[Request, Request]]:
-    """Each request with the next of the same key."""
+    """Each request with the next of the same key, if it was sent after the answer."""
     before: dict[Any, Request] = {}
     for request in requests:
         key = key_of(request)
-        if key in before:
+        if key in before and _sent_at(request) >= before[key].note.time:
             yield before[key], request
         before[key] = request
+
+
+def _sent_at(request: Request) -> float:
+    return request.note.time - request.note.ms / 1000
 
 
 def _mistakes_in_repeating(
@@ -4609,19 +4621,19 @@ def _mistakes_in_repeating(
             text += "; do not repeat a POST whose answer never came"
             yield "paid-twice", text, [first, again]
     for first, again in _again(requests, lambda r: (scope_of(r), r.method, r.path)):
-        sent_at = again.note.time - again.note.ms / 1000
-        waited = sent_at - first.note.time
+        waited = _sent_at(again) - first.note.time
         asked = first.note.retry_after or 0
-        if 0 <= waited < asked - 0.1:
+        if waited < asked - 0.1:
             text = f"Came back after {waited:.1f} s although Retry-After said {asked} s"
             text += ": that prolongs the limit; wait as long as it says"
             yield "retry-after-ignored", text, [first, again]
     routed = [request for request in requests if request.note.route not in ("", "get_key")]
     for first, again in _again(
-        routed, lambda r: (r.method, r.url, r.headers.get("authorization"), r.body)
+        routed,
+        lambda r: (scope_of(r), r.method, r.url, r.headers.get("authorization"), r.body),
     ):
         note = first.note
-        if note.status in (400, 401, 402, 403, 413):
+        if note.status == again.note.status and note.status in (400, 401, 402, 403, 413):
             text = f"The same request again after a {note.status}, which it will get again"
             text += f": show {note.error!r} to your user instead"
             yield "refusal-retried", text, [first, again]
@@ -4662,6 +4674,8 @@ def findings_of(mock: VideoMock) -> list[Finding]:
         age = 0.0
         for request in shown_by[-1:]:
             job_id, scope = request.note.job_id, scope_of(request)
+            if job_id in jobs:
+                scope = jobs[job_id].scope
             age = round(mock.now() - request.note.time, 1)
         so_far = rule in _SO_FAR
         findings.append(Finding(rule, RULES[rule], text, job_id, seqs, scope, so_far, age))
@@ -6358,7 +6372,10 @@ def _numbered(what: str, value: Any) -> list[tuple[str, Any]]:
     """The value, or a list's items, each a copy with its place."""
     if not isinstance(value, (list, tuple)):
         return [(what, json_copy(value, what))]
-    return [_numbered(f"{what}s[{index}]", item)[0] for index, item in enumerate(value)]
+    places = [f"{what}s[{index}]" for index in range(len(value))]
+    return [
+        (place, json_copy(item, place)) for place, item in zip(places, value, strict=True)
+    ]
 
 
 def printable(line: str) -> str:
@@ -6583,8 +6600,8 @@ class _Adapter(socketserver.BaseRequestHandler):
 
         It does before the last bytes leave: who has them may ask for it at once.
         """
-        if note.ms > _SLOW_MS and self.is_gone():
-            raise ConnectionAbortedError("gone before the answer")
+        # It may have closed its half only, and read on: the answer is sent anyway.
+        gone = note.ms > _SLOW_MS and self.is_gone()
         stream = response.stream
         length = response.length
         if stream is None:
@@ -6593,7 +6610,7 @@ class _Adapter(socketserver.BaseRequestHandler):
         chunked = length is None and not head.http_1_0
         cut = response.truncate is not None
         # Node takes a cut of a stream for its end if a close was announced.
-        closes = not keep_alive or (cut and response.stream is None)
+        closes = not keep_alive or gone or (cut and response.stream is None)
         form = (response.status, response.headers, length, not closes, head.http_1_0)
         unsent = _answer_head(*form, int(_real_time()))
         if head.method == "HEAD":
@@ -6626,11 +6643,11 @@ class _Adapter(socketserver.BaseRequestHandler):
                 unsent = b""
         if chunked:
             unsent += b"0\r\n\r\n"
-        note.delivered = length in (None, sent)
+        note.delivered = length in (None, sent) and not gone
         self.send(unsent)
 
     def is_gone(self) -> bool:
-        """Whether the client has closed the connection."""
+        """Whether the client has closed the connection, or its half of it."""
         with selectors.DefaultSelector() as selector:
             selector.register(self.request, selectors.EVENT_READ)
             if isinstance(self.request, ssl.SSLSocket) or not selector.select(0):
@@ -6899,6 +6916,7 @@ class MockServer(VideoMock):
                 hint = did_you_mean(name, Config._fields)
                 raise TypeError(f"MockServer has no setting {name!r}{hint}")
         super().__init__(Config(**settings))
+        self._starting = threading.Lock()
 
     def __repr__(self) -> str:
         if self._server is None:
@@ -6913,13 +6931,16 @@ class MockServer(VideoMock):
         """
         if self.stopping.is_set():
             raise RuntimeError("the mock has been stopped: make another one")
-        if self._server is None:
-            self._server = _Server(self)
-            self._process_id = os.getpid()
-            self._thread = threading.Thread(
-                target=self._server.serve_forever, name="openrouter_video_mock", daemon=True
-            )
-            self._thread.start()
+        with self._starting:
+            if self._server is None:
+                self._server = _Server(self)
+                self._process_id = os.getpid()
+                self._thread = threading.Thread(
+                    target=self._server.serve_forever,
+                    name="openrouter_video_mock",
+                    daemon=True,
+                )
+                self._thread.start()
         return self
 
     def stop(self) -> None:

@@ -4286,8 +4286,10 @@ def test_nothing_goes_to_where_a_redirect_leads(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_said_and_stops_nothing(
     tmp_path: Path,
 ) -> None:
-    folder = write(tmp_path / "rec", "a file")
+    folder = tmp_path / "rec"
     with serving() as real, recording(folder, real) as mock:
+        folder.rmdir()
+        write(folder, "a file")
         lines = lines_of(mock)
         wire = finished(mock)
         assert content(mock, wire)[4:8] == b"ftyp"
@@ -4296,6 +4298,8 @@ def test_a_folder_that_cannot_be_written_is_said_and_stops_nothing(
         assert any("recorded.json: " in line for line in failures), lines
         assert any("models.json: " in line for line in failures), lines
     assert folder.read_text() == "a file"
+    with pytest.raises(SetupError, match="record: .*rec: File exists"):
+        MockServer(record=str(folder))
 
 
 def test_the_key_is_nowhere(tmp_path: Path) -> None:
@@ -4953,7 +4957,19 @@ def test_what_a_client_does_wrong_is_found(
         ("refusal-retried", after({"on": "submit", "status": 503}, posted(), posted())),
         ("refusal-retried", after({"on": "submit", "status": 429}, posted(), posted())),
         ("refusal-retried", calls(posted(key=None), posted())),
+        (
+            "refusal-retried",
+            after({"on": "submit", "status": 402}, posted(), posted(X_Test_Id="other")),
+        ),
+        ("refusal-retried", after({"on": "submit", "status": 402}, posted(), posted())),
         ("downloaded-too-early", calls(ended(), fetched)),
+        ("downloaded-too-early", calls(ended("mock:failed"), fetched)),
+        ("downloaded-too-early", after({"on": "content", "status": 409}, ended(), fetched)),
+        (
+            "download-without-key",
+            after({"on": "content", "status": 401}, ended(), fetched_signed(None)),
+        ),
+        ("key-sent-elsewhere", lambda mock: get(mock, f"{API}/videos/models?signature=x")),
         ("references-dropped", begun(frame_images=IMAGE)),
         ("references-dropped", begun(input_references=REFERENCES)),
         ("references-dropped", begun(frame_images=IMAGE, input_references=[])),
@@ -5093,6 +5109,49 @@ def test_a_webhook_that_is_accepted_at_last_is_no_finding() -> None:
         assert mock.findings() == []
 
 
+@pytest.mark.parametrize(
+    ("rule", "fault", "body"),
+    [
+        ("paid-twice", {"lost": True, "times": 1}, VEO),
+        ("refusal-retried", {"delay": 0.2}, veo(model="a/b")),
+        ("retry-after-ignored", {"status": 429, "retryAfter": 5}, VEO),
+    ],
+)
+def test_what_was_sent_before_the_answer_came_is_no_repetition(
+    rule: str, fault: dict[str, Any], body: Any
+) -> None:
+    step = unanswered(posted(body))
+    with MockServer(fixtures=[], latency=0.3, fault={"on": "submit", **fault}) as mock:
+        in_parallel(2, lambda _: step(mock))
+        assert mock.findings(rule=rule) == []
+        step(mock)
+        assert bool(mock.findings(rule=rule)) == (rule != "paid-twice")
+
+
+def test_polls_in_flight_are_no_polls_after_the_end() -> None:
+    with MockServer(fixtures=[], latency=0.2, polls=(0, 0)) as mock:
+        submit(mock)
+        in_parallel(4, lambda _: polled(mock))
+        assert mock.findings(rule="polled-after-end") == []
+
+
+def test_clips_that_are_elsewhere_may_have_been_downloaded() -> None:
+    video = {"unsigned_urls": ["https://cdn.example.com/a.mp4"], "stored": False}
+    with serving({"match": {}, "response": {"video": video}}) as mock:
+        finished(mock)
+        assert over(mock)
+        assert mock.findings() == []
+
+
+def test_who_was_told_an_end_by_a_fault_did_not_abandon() -> None:
+    told = {"id": "x", "polling_url": "y", "status": "failed", "error": "no"}
+    with MockServer(fixtures=[], fault={"on": "poll", "body": told}) as mock:
+        submit(mock)
+        polled(mock)
+        assert over(mock)
+        assert mock.findings() == []
+
+
 def test_what_the_journal_has_forgotten_is_said() -> None:
     with MockServer(fixtures=[], max_requests=3) as mock:
         finished(mock)
@@ -5111,9 +5170,9 @@ def test_what_the_journal_has_forgotten_is_said() -> None:
 def test_findings_come_in_the_order_of_the_requests_and_can_be_filtered(
     mock: MockServer,
 ) -> None:
-    first = submit(mock, fps=30)
+    first = post(mock, veo(fps=30), X_Test_Id="mine").json["id"]
     second = finished(mock, "mock:failed", seconds=5)["id"]
-    get(mock, f"{API}/videos/{first}/content", X_Test_Id="mine")
+    get(mock, f"{API}/videos/{first}/content")
     assert over(mock)
 
     def found(query: str = "") -> list[str]:
@@ -5122,7 +5181,8 @@ def test_findings_come_in_the_order_of_the_requests_and_can_be_filtered(
 
     rules = ["ignored-field", "abandoned", "ignored-field", "downloaded-too-early"]
     assert found() == rules
-    assert found("level=warning") == found("scope=mine") == rules[3:]
+    assert found("level=warning") == rules[3:]
+    assert found("scope=mine") == [rules[0], rules[1], rules[3]]
     assert found("rule=ignored-field&level=error") == [rules[0], rules[2]]
     assert found(f"job_id={second}") == rules[2:3]
     assert found("job_id=latest") == rules[2:3]
@@ -5863,6 +5923,47 @@ def test_pages_of_other_origins_and_rebound_names_are_kept_out(
             reply = get(mock, path, key=None, **headers)
             assert reply.status == status
             assert "Access-Control-Allow-Origin" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/health"),
+        ("GET", "/__mock/time"),
+        ("GET", "/__mock/fixtures"),
+        ("GET", "/__mock/faults"),
+        ("GET", "/__mock/jobs/latest"),
+        ("DELETE", "/__mock/faults"),
+        ("POST", "/__mock/reset"),
+    ],
+)
+def test_a_query_that_a_control_route_does_not_know_is_refused(
+    mock: MockServer, method: str, path: str
+) -> None:
+    submit(mock)
+    reply = call(mock, method, f"{path}?t=1")
+    assert (reply.status, reply.json["error"]["message"]) == (400, "query.t: unknown key")
+    assert mock.job()
+
+
+@pytest.mark.parametrize("path", ["faults", "fixtures"])
+def test_a_list_in_a_list_is_refused(mock: MockServer, path: str) -> None:
+    assert call(mock, "POST", f"/__mock/{path}", [[]]).status == 400
+
+
+def test_a_client_that_has_closed_its_half_gets_a_slow_answer_too() -> None:
+    with MockServer(fixtures=[], latency=0.1) as mock, connect(mock) as sock:
+        sock.sendall(head_of(f"GET {API}/videos/models HTTP/1.1"))
+        sock.shutdown(socket.SHUT_WR)
+        assert read_to_the_end(sock).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_mock_started_by_several_threads_runs_once() -> None:
+    before = threading.active_count()
+    mock = serving()
+    in_parallel(8, lambda _: mock.start())
+    mock.stop()
+    assert eventually(lambda: threading.active_count() <= before)
 
 
 def test_a_wrong_base_url_is_seen_in_journal_and_log(mock: MockServer) -> None:
