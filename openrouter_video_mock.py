@@ -4227,7 +4227,8 @@ class Recorder:
         with contextlib.suppress(ValueError):
             value = parse_json(text)
         kind = answer.headers.get("content-type", "")
-        self._differ(differences_from_contract(route, answer.status, kind, value))
+        if request.method != "HEAD":
+            self._differ(differences_from_contract(route, answer.status, kind, value))
         came = answer.headers.items()
         kept = tuple(
             (k, " ".join(v.split()))
@@ -4284,7 +4285,7 @@ class Recorder:
                 parts = ("message", "metadata")
                 response["error"] = {k: error[k] for k in parts if k in error}
             if re.fullmatch("[0-9]{1,9}", retry_after):
-                response["retryAfter"] = int(retry_after)
+                response["retryAfter"] = request.note.retry_after = int(retry_after)
             self._keep({"match": match, "response": response})
         elif route == "get_video" and status in ENDING_NAMES and key:
             if self._video(key).get("status") == status:
@@ -4292,7 +4293,8 @@ class Recorder:
             usage, urls = value.get("usage"), value.get("unsigned_urls")
             video: Json = {"status": status, "stored": "urls" in value}
             if status != Status.COMPLETED.value:
-                video["error"] = value.get("error")
+                if isinstance(value.get("error"), str):
+                    video["error"] = value["error"]
             elif isinstance(usage, dict) and isinstance(urls, list):
                 video["count"] = len(urls)
                 known = ("cost", "is_byok")
@@ -4339,6 +4341,7 @@ class Recorder:
         try:
             with contextlib.suppress(OSError):
                 os.unlink(part)  # of a run that was killed
+            keeping = keeping and self._append(part, b"")
             while block := answer.read1(_BLOCK_BYTES):
                 keeping = keeping and self._append(part, block)
                 yield block
@@ -4460,12 +4463,12 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
     """What one request shows by itself: rules, each with its text."""
     note = request.note
     kind = request.headers.get("content-type", "").partition(";")[0]
-    keyless = "authorization" not in request.headers
+    keyless = not request.headers.get("authorization")
     if note.route == "create_video":
         body = shown_body(request.body)
         if isinstance(body, dict) and body:
             yield from _mistakes_in_submit(body, job)
-        elif "form" in kind and request.body[:1] not in (b"{", b"["):
+        elif "form" in kind and not request.body.lstrip().startswith((b"{", b"[")):
             # As the OpenAI SDK sends it; JSON has this type from curl.
             text = f"A submit came as {kind}: this API takes JSON; send application/json"
             yield "not-json", text
@@ -4548,9 +4551,11 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
         text += ": it never changes any more; stop at every final status"
         yield "polled-after-end", text, late
 
+    downloads = [request for request in course if request.note.route == "get_video_content"]
     submits = [request for request in course if request.note.route == "create_video"]
     knows_id = any(submit.note.delivered for submit in submits)
-    if knows_id and not ended and not job.callback_url:  # else it waits for the webhook
+    knows_end = ended or any(download.note.status == 200 for download in downloads)
+    if knows_id and not knows_end and not job.callback_url:  # else it waits for the webhook
         last = (submits + polls)[-1]
         status = last.note.status
         if status == 200 and last.note.struck and last.note.struck.source.get("body"):
@@ -4561,7 +4566,6 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
         text += ": the job goes on and is paid; keep polling until it ends"
         yield "abandoned", text, [last]
 
-    downloads = [request for request in course if request.note.route == "get_video_content"]
     completed = bool(ended) and ended[0].note.shown is Status.COMPLETED
     elsewhere = job.plan.unsigned_urls is not None
     if completed and job.plan.outputs and not downloads and not elsewhere:
@@ -4572,7 +4576,7 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
         by_index[download.parameters.get("index") or "0"].append(download)
     for tries in by_index.values():
         over = [t for t in tries if t.note.status == 200 and t.note.delivered is not None]
-        if len(tries) == len(over) == 1 and not is_whole_clip(over[0], job):
+        if tries[-1:] == over and not any(is_whole_clip(t, job) for t in tries):
             text = "The only download of this job was not a whole clip, and not tried again"
             text += ": check length and type, and ask once more"
             yield "broken-download-kept", text, over
@@ -4606,12 +4610,19 @@ def _sent_at(request: Request) -> float:
     return request.note.time - request.note.ms / 1000
 
 
+def _order_of(submit: Request) -> str:
+    """What a submit orders: its body without what only names this try."""
+    body = shown_body(submit.body)
+    names = ("session_id", "trace", "user")
+    return json.dumps({key: body[key] for key in body.keys() - names}, sort_keys=True)
+
+
 def _mistakes_in_repeating(
     requests: list[Request], jobs: Mapping[str, Job]
 ) -> Iterator[Seen]:
     submits = [request for request in requests if request.note.route == "create_video"]
     paid = [submit for submit in submits if submit.note.job_id]
-    for first, again in _again(paid, lambda r: (scope_of(r), r.body)):
+    for first, again in _again(paid, lambda r: (scope_of(r), _order_of(r))):
         if first.note.delivered is False:
             made = [jobs.get(submit.note.job_id or "") for submit in (first, again)]
             cost = js_number(sum(job.cost or 0 for job in made if job))
@@ -4634,8 +4645,9 @@ def _mistakes_in_repeating(
     ):
         note = first.note
         if note.status == again.note.status and note.status in (400, 401, 402, 403, 413):
+            said = repr(note.error) if note.error else "its message"
             text = f"The same request again after a {note.status}, which it will get again"
-            text += f": show {note.error!r} to your user instead"
+            text += f": show {said} to your user instead"
             yield "refusal-retried", text, [first, again]
 
 
@@ -4766,6 +4778,7 @@ def verdict_of(
     delivered: bool,
     findings: Sequence[Json],
     stopped_after: float = 0,
+    arrived: bool = True,
 ) -> Json:
     """Whether the client passes, in a word why, and what else is to be said."""
     findings = [finding for finding in findings if finding["rule"] not in trial.excused]
@@ -4782,6 +4795,8 @@ def verdict_of(
         reason = errors[0]
     elif trial.reachable and not delivered:
         reason = "gave up, although patience gets the clip"
+    elif not arrived and not stopped_after:
+        reason = "no request arrived: does it use OPENROUTER_BASE_URL?"
     passed = not reason
     if passed:
         reason = "clip delivered" if delivered else "failure told as such"
@@ -6215,14 +6230,16 @@ class VideoMock:
         if not self.config.trial:
             raise RuntimeError("this mock has no trial: give it one, MockServer(trial=...)")
         trial, jobs = TRIALS[self.config.trial], self.store.all_jobs()
-        delivered = False
+        arrived = delivered = False
         for request in self.store.newest_requests():
+            arrived = True
             job = jobs.get(request.note.job_id or "")
             if job and (request.method, request.note.route) == ("GET", "get_video_content"):
                 delivered = delivered or is_whole_clip(request, job)
         models = {job.submit.model for job in jobs.values()}
         unlisted = [model for model in models if self.store.listed_model(model) is None]
-        verdict = verdict_of(trial, succeeded, delivered, self.findings(), stopped_after)
+        findings = self.findings()
+        verdict = verdict_of(trial, succeeded, delivered, findings, stopped_after, arrived)
         return {**verdict, "unlisted_models": unlisted}
 
     def _id_of(self, job_id: str | None) -> str | None:

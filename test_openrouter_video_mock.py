@@ -4302,6 +4302,28 @@ def test_a_folder_that_cannot_be_written_is_said_and_stops_nothing(
         MockServer(record=str(folder))
 
 
+def test_an_empty_clip_and_an_end_without_reason_are_replayed_as_such(
+    tmp_path: Path,
+) -> None:
+    silent = {"status": "failed", "omit": ["error"]}
+    fixtures: list[dict[str, Any]] = [
+        {"match": {"prompt": "empty"}, "response": {"video": {"b64": ""}}},
+        {"match": {}, "response": {"video": silent}},
+    ]
+    with serving(*fixtures) as real, recording(tmp_path, real) as mock:
+        assert content(mock, finished(mock, "empty")) == b""
+        assert finished(mock, "silent")["status"] == "failed"
+    with MockServer(fixtures=str(tmp_path)) as mock:
+        assert content(mock, finished(mock, "empty")) == b""
+        assert finished(mock, "silent")["status"] == "failed"
+
+
+def test_a_head_request_to_the_upstream_differs_from_nothing(tmp_path: Path) -> None:
+    with serving() as real, recording(tmp_path, real) as mock:
+        call(mock, "HEAD", f"{API}/videos/models")
+        assert mock.findings() == []
+
+
 def test_the_key_is_nowhere(tmp_path: Path) -> None:
     secret = "sk-or-v1-very-secret"
     fixtures = [fails({"prompt": "bad"}), {"match": {}}]
@@ -4924,6 +4946,8 @@ def test_what_a_client_does_wrong_is_found(
         ("broken-download-kept", after(STALLED, ended(), hung_up, fetched)),
         ("broken-download-kept", calls(ended("mock:truncated"), broken, broken)),
         ("broken-download-kept", calls(ended(), fetched)),
+        ("abandoned", calls(begun(), moved(60), fetched)),
+        ("not-json", posted(b"  {", Content_Type="application/x-www-form-urlencoded")),
         ("broken-download-kept", after({"on": "content", "status": 503}, ended(), fetched)),
         (
             "broken-download-kept",
@@ -5152,6 +5176,15 @@ def test_who_was_told_an_end_by_a_fault_did_not_abandon() -> None:
         assert mock.findings() == []
 
 
+def test_a_broken_download_after_a_refused_one_is_kept_too(mock: MockServer) -> None:
+    finished(mock)
+    mock.add_fault([{"on": "content", "status": 503, "times": 1}, TRUNCATED])
+    fetched(mock)
+    broken(mock)
+    assert over(mock)
+    assert [finding["rule"] for finding in mock.findings()] == ["broken-download-kept"]
+
+
 def test_what_the_journal_has_forgotten_is_said() -> None:
     with MockServer(fixtures=[], max_requests=3) as mock:
         finished(mock)
@@ -5356,7 +5389,6 @@ if status > 299 or wire["status"] != "completed":
 open(os.devnull, "wb").write(ask("GET", "/" + wire["id"] + "/content")[1])
 """  # a client that gives up at the first thing that is not as expected, and never looks
 LYING = "pass"
-STRICT = "raise SystemExit(1)"
 
 
 class Judged(NamedTuple):
@@ -5469,7 +5501,8 @@ def test_what_stands_in_arguments_and_environment_and_what_the_client_prints(
     tmp_path: Path,
 ) -> None:
     client = (
-        "import json, os, sys\n"
+        "import json, os, sys, urllib.request\n"
+        "urllib.request.urlopen(os.environ['OPENROUTER_BASE_URL'] + '/videos/models')\n"
         "print(json.dumps({**os.environ, 'words': sys.argv[1:]}))\n"
         "sys.exit('no\\x1b[2J')"
     )
@@ -5502,7 +5535,7 @@ def test_a_terminal_gets_colours(tmp_path: Path) -> None:
 
     terminal = Terminal()
     arguments = ["--trial", "--trial-only", "failed", "--", sys.executable, "-IS", "-c"]
-    for client in (STRICT, LYING):
+    for client in (PATIENT, LYING):
         main([*arguments, client], environment={}, stdout=terminal, stderr=io.StringIO())
     assert re.findall(r"\x1b\[(\d+)m(\w+)", terminal.getvalue()) == [
         ("32", "passed"),
@@ -5651,6 +5684,24 @@ def test_a_trial_takes_models_that_no_list_has_and_nothing_of_it_outlives_a_rese
             mock.reset()
         with pytest.raises(AssertionError, match="failed: success although no whole clip"):
             mock.trial_verdict(True)
+
+
+def test_a_client_that_sends_nothing_fails_every_trial(tmp_path: Path) -> None:
+    done, rows = judged(
+        tmp_path, "raise SystemExit(1)", "failed", "refused-402", "straight"
+    )
+    assert done.status == 1 and not any(row["passed"] for row in rows.values())
+    assert rows["failed"]["reason"].startswith("no request arrived")
+
+
+def test_a_try_under_another_name_is_paid_twice_too() -> None:
+    fault = {"on": "submit", "lost": True, "times": 1}
+    with MockServer(fixtures=[], fault=fault) as mock:
+        unanswered(posted(veo(session_id="a", user="b")))(mock)
+        post(mock, veo(session_id="c"))
+        assert [finding["rule"] for finding in mock.findings(rule="paid-twice")]
+        post(mock, veo(prompt="another"))
+        assert len(mock.findings(rule="paid-twice")) == 1
 
 
 def test_a_client_has_a_key_that_its_trials_take(tmp_path: Path) -> None:
