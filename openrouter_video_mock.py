@@ -1412,7 +1412,7 @@ def fault_from_json(value: Any, place: str = "fault") -> Fault:
             raise complaint(place, f'an answer of {fault.status} needs a "body"')
         return fault
     if fault.message or fault.metadata:
-        raise complaint(place, "the body replaces the envelope, with message and metadata")
+        raise complaint(place, "its answer has no envelope for message and metadata")
     if not isinstance(body, str):
         body = to_json(body).decode()
     if fault.status in (204, 205, 304) and body:
@@ -4358,7 +4358,6 @@ class Recorder:
 
     def _append(self, path: str, block: bytes) -> bool:
         try:
-            os.makedirs(self._folder, exist_ok=True)
             with open(path, "ab") as file:
                 file.write(block)
         except OSError as error:
@@ -4385,7 +4384,8 @@ def _usable_models(data: Any) -> Iterator[Json]:
                 yield kept
 
 
-_UNRECORDED = ("model", "prompt", "callback_url", "session_id", "trace", "user")
+_NAMES_OF_A_TRY = ("session_id", "trace", "user")  # another one orders the same
+_UNRECORDED = ("model", "prompt", "callback_url", *_NAMES_OF_A_TRY)
 
 
 def _recorded_match(body: bytes) -> Json | None:
@@ -4613,8 +4613,8 @@ def _sent_at(request: Request) -> float:
 def _order_of(submit: Request) -> str:
     """What a submit orders: its body without what only names this try."""
     body = shown_body(submit.body)
-    names = ("session_id", "trace", "user")
-    return json.dumps({key: body[key] for key in body.keys() - names}, sort_keys=True)
+    ordered = {key: body[key] for key in body if key not in _NAMES_OF_A_TRY}
+    return json.dumps(ordered, sort_keys=True)
 
 
 def _mistakes_in_repeating(

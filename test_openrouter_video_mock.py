@@ -2277,7 +2277,7 @@ def test_a_fault_with_a_body_still_says_when_to_come_back() -> None:
         post(mock)
         (finding,) = mock.findings(rule="retry-after-ignored")
         for idle in ({"message": "x"}, {"metadata": {"a": 1}}):
-            with pytest.raises(SetupError, match="replaces the envelope"):
+            with pytest.raises(SetupError, match="no envelope for"):
                 mock.add_fault({"on": "poll", "body": "x", **idle})
 
 
