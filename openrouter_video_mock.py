@@ -2618,8 +2618,8 @@ _AAC_FRAME = 1024  # samples
 Colour = tuple[int, int, int]  # Y, Cb, Cr
 Tags = Mapping[bytes, str]  # nam, ART, cmt ... to their texts
 
-# A row of the canvas is a string: 0 panel, 1 dot of a letter, - empty progress bar, a to h
-# bars; ? is what is predicted from nothing.
+# A row of the canvas is a string: 0 panel, 1 dot of a letter, - empty progress bar, letters
+# from _FIRST_BAR on bars; ? is what is predicted from nothing.
 _COLOURS = {
     "0": (28, 128, 128),
     "1": (235, 128, 128),
@@ -2732,37 +2732,49 @@ def residual(level: int, tokens: tuple[str, str, str]) -> str:
 _ABOVE, _DC, _ABOVE_IN_P = (1, 2), (3, 0), (6, 2)
 
 
-class Macroblocks(dict[tuple[str, str], str]):
-    """macroblock_layer (7.3.5) by its colour and the predicted one, coded when needed."""
-
-    def __init__(self, colours: Mapping[str, Colour], prediction: tuple[int, int]) -> None:
-        self.colours = colours
-        self.prediction = prediction
-
-    def __missing__(self, pair: tuple[str, str]) -> str:
-        new, predicted = pair
-        y, cb, cr = map(int.__sub__, self.colours[new], self.colours[predicted])
-        mb_type, chroma_mode = self.prediction
-        levels = residual(y, _LUMA_DC)
-        if cb or cr:
-            mb_type += 4
-            levels += residual(cb, _CHROMA_DC) + residual(cr, _CHROMA_DC)
-        code = f"{ue(mb_type)}{ue(chroma_mode)}1{levels}"  # the 1: no QP delta
-        return self.setdefault(pair, code)
+_HUES = 64  # at which the first bar may begin
+_FIRST_BAR = 0x100  # the letters of bars: eight for each of these hues
 
 
-def idr_picture(rows: Sequence[str], colours: Mapping[str, Colour]) -> bytes:
+def colour_of(letter: str) -> Colour:
+    """What a letter of the canvas stands for; the bars of a clip go once around from its hue."""
+    if letter in _COLOURS:
+        return _COLOURS[letter]
+    hue, bar = divmod(ord(letter) - _FIRST_BAR, 8)
+    angle = (hue / _HUES + bar / 8) * math.tau
+    cb, cr = (128 + round(60 * wave(angle)) for wave in (math.cos, math.sin))
+    return 180 - 14 * bar, cb, cr
+
+
+@functools.lru_cache(maxsize=4096)
+def macroblock(prediction: tuple[int, int], letter: str, predicted: str) -> str:
+    """macroblock_layer (7.3.5) of a colour where another is predicted."""
+    y, cb, cr = map(int.__sub__, colour_of(letter), colour_of(predicted))
+    mb_type, chroma_mode = prediction
+    levels = residual(y, _LUMA_DC)
+    if cb or cr:
+        mb_type += 4
+        levels += residual(cb, _CHROMA_DC) + residual(cr, _CHROMA_DC)
+    return f"{ue(mb_type)}{ue(chroma_mode)}1{levels}"  # the 1: no QP delta
+
+
+@functools.lru_cache(maxsize=512)  # few rows of a clip are in no other
+def coded_row(prediction: tuple[int, int], row: str, predicted: str) -> str:
+    """The macroblocks of a row."""
+    code = functools.partial(macroblock, prediction)
+    return "".join(map(code, row, predicted))
+
+
+def idr_picture(rows: Sequence[str]) -> bytes:
     """The first picture whole, as one I slice."""
     # ..., frame_num, idr_pic_id, ..., QP, no deblocking
     bits = f"{ue(0)}{ue(7)}{ue(0)}0000{ue(0)}001{ue(1)}"
     above = rows[0]
-    codes = Macroblocks(colours, _DC)
-    bits += "".join(map(codes.__getitem__, zip(above, "?" + above, strict=False)))
-    codes = Macroblocks(colours, _ABOVE)
-    same = codes["?", "?"]
+    bits += coded_row(_DC, above, f"?{above}")  # from the left
+    same = macroblock(_ABOVE, "?", "?")
     data = b""
     for row, group in itertools.groupby(rows[1:]):
-        bits += "".join(map(codes.__getitem__, zip(row, above, strict=True)))
+        bits += coded_row(_ABOVE, row, above)
         above = row
         repeats = len(row) * (len(list(group)) - 1)
         if repeats:
@@ -2836,8 +2848,8 @@ def clock_at(second: int, canvas: Canvas) -> str:
 def later_pictures(canvas: Canvas, seconds: int) -> Iterator[bytes]:
     """All but the first: the clock runs, the progress bar takes the colours above it."""
     cols, last = canvas.cols, seconds * FPS
-    codes = Macroblocks(_COLOURS, _ABOVE_IN_P)
-    as_above = codes["0", "0"]
+    code = functools.partial(macroblock, _ABOVE_IN_P)
+    as_above = code("0", "0")
     old = clock_at(0, canvas)
     for number in range(1, last + 1):
         columns = range(cols * (number - 1) // last, cols * number // last)
@@ -2850,7 +2862,7 @@ def later_pictures(canvas: Canvas, seconds: int) -> Iterator[bytes]:
             ):
                 place = y * cols + x
                 if new[place] != old[place]:
-                    changes[place] = codes[new[place], new[place - cols]]
+                    changes[place] = code(new[place], new[place - cols])
             old = new
         yield p_picture(number, cols * canvas.rows, changes)
 
@@ -2858,14 +2870,9 @@ def later_pictures(canvas: Canvas, seconds: int) -> Iterator[bytes]:
 def first_picture(canvas: Canvas, seed: str, text: str) -> bytes:
     """Bars in the seed's colours, the clock at 0:00 and the text, an empty progress bar."""
     cols, row_count, _, letters, lines, bar_start = canvas
-    digest = hashlib.sha256(seed.encode("utf-8", "replace")).hexdigest()
-    turn = int(digest[:8], 16) / 2**32 * math.tau
-    colours = dict(_COLOURS)
-    for index, bar in enumerate("abcdefgh"):
-        hue = turn + index * math.tau / 8
-        cb, cr = (128 + round(60 * wave(hue)) for wave in (math.cos, math.sin))
-        colours[bar] = (180 - 14 * index, cb, cr)
-    bars = "".join(["abcdefgh"[x * 8 // cols] for x in range(cols)])
+    hue = hashlib.sha256(seed.encode("utf-8", "replace")).digest()[0] % _HUES
+    first = _FIRST_BAR + 8 * hue
+    bars = "".join([chr(first + x * 8 // cols) for x in range(cols)])
     rows = []
     if lines > 0:
         # As many words as a line holds; one that is longer is cut.
@@ -2875,7 +2882,7 @@ def first_picture(canvas: Canvas, seed: str, text: str) -> bytes:
     rows += [bars] * (bar_start - len(rows))
     rows += ["-" * cols] * (row_count - 1 - bar_start)
     rows += [bars] * (row_count - len(rows))
-    return idr_picture(rows, colours)
+    return idr_picture(rows)
 
 
 def box(kind: bytes, *parts: bytes | int) -> bytes:

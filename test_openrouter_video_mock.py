@@ -91,35 +91,30 @@ def residual_bits(level: int) -> str:
     return ovm.residual(level, ovm._LUMA_DC)
 
 
-# Luma and chroma of the macroblocks that known pictures are made of, by a letter.
-COLOURS = {
-    "a": (180, 188, 128),
-    "b": (166, 170, 170),
-    "g": (100, 128, 128),
-    "n": (110, 128, 128),
-    "?": (128, 128, 128),
-}
-
-
-def first_picture(rows: Sequence[str]) -> bytes:
-    """A picture of these macroblocks, with its length before it."""
-    return ovm.idr_picture(rows, COLOURS)
+# Luma and chroma of the macroblocks that known pictures are made of, by letters that no clip has.
+ovm._COLOURS.update(
+    {
+        "a": (180, 188, 128),
+        "b": (166, 170, 170),
+        "g": (100, 128, 128),
+        "n": (110, 128, 128),
+    }
+)
 
 
 def first_picture_bit_by_bit(rows: Sequence[str]) -> bytes:
     """The same, each macroblock coded by itself."""
-    start = ovm.Macroblocks(COLOURS, ovm._DC)
-    later = ovm.Macroblocks(COLOURS, ovm._ABOVE)
     bits = "10001000100001001010"
     for row, above in zip(rows, ["?" + rows[0][:-1], *rows], strict=False):
-        codes = start if row is rows[0] else later
-        bits += "".join([codes[pair] for pair in zip(row, above, strict=True)])
+        prediction = ovm._DC if row is rows[0] else ovm._ABOVE
+        for letter, predicted in zip(row, above, strict=True):
+            bits += ovm.macroblock(prediction, letter, predicted)
     return ovm.nal(0x65, bits)
 
 
 def next_picture(number: int, count: int, changed: Sequence[int] = ()) -> bytes:
     """A picture in which these macroblocks, grey before, have another colour."""
-    change = ovm.Macroblocks(COLOURS, ovm._ABOVE_IN_P)["n", "g"]
+    change = ovm.macroblock(ovm._ABOVE_IN_P, "n", "g")
     return ovm.p_picture(number, count, dict.fromkeys(changed, change))
 
 
@@ -3035,7 +3030,7 @@ def test_known_answers_of_the_bit_stream() -> None:
     }
     assert {level: residual_bits(level) for level in levels} == levels
     first = "658884a118a000208d1c000415a9388c5000371c000400e3800081949d3d3d3d3e"
-    assert first_picture(["aabb"] * 2)[4:].hex() == first
+    assert ovm.idr_picture(["aabb"] * 2)[4:].hex() == first
     assert next_picture(1, 3600)[4:].hex() == "419a22800708c0"
     assert next_picture(16, 3600)[4:].hex() == "419a02800708c0"
     assert next_picture(1, 8, [5])[4:].hex() == "419a228c771400095c"
@@ -3047,7 +3042,7 @@ def test_known_answers_of_the_bit_stream() -> None:
 def test_rows_that_repeat_are_what_bit_by_bit_would_give(width: int) -> None:
     """However the repeats lie within a byte."""
     rows = ["ab" * width, *["gn" * width] * 5, "bb" * width]
-    assert first_picture(rows) == first_picture_bit_by_bit(rows)
+    assert ovm.idr_picture(rows) == first_picture_bit_by_bit(rows)
 
 
 def test_a_cached_and_an_uncached_clip_are_the_same_bytes_and_the_cache_is_bounded() -> (
