@@ -883,11 +883,8 @@ class Model(NamedTuple):
 
     @property
     def provider(self) -> str:
-        """The company as production words it: from the name before its colon, else from the id."""
-        company, colon, _ = self.name.partition(":")
-        if colon:
-            return company
-        return self.id.partition("/")[0]
+        """The company as production words it: what stands first in "Google: Veo" or "google/veo"."""
+        return re.split("[:/]", self.name)[0]
 
 
 _ALLOWED_URL = {  # per kind of reference
@@ -910,17 +907,17 @@ def check_references(body: Json) -> None:
 
 def check_prompt(submit: VideoRequest, model: Model) -> None:
     """Refuse what has neither prompt nor image; some models need something else."""
-    given = set(submit.shape.references)
+    inputs = set(submit.shape.references)
+    if submit.shape.frames:
+        inputs.add("image_url")
     enough = {"image_url"}
     text = f"{model.provider} video generations require a prompt when no image input is provided"
-    if submit.shape.frames:
-        given.add("image_url")
     if model.upscale_factor:
         enough.add("video_url")
     if model.id == "heygen/avatar-iv":
         enough = {"audio_url"}
         text = "avatar-iv requires a prompt (script) or an audio input reference"
-    if not submit.prompt and not given & enough:
+    if not submit.prompt and not inputs & enough:
         raise ApiError(400, text)
 
 
@@ -940,15 +937,16 @@ def check_against_catalogue(submit: VideoRequest, model: Model) -> None:
             raise _not_supported(word, f"{value}{unit}", f"{offer}{unit}")
     limits, factor = model.upscale_factor, shape.upscale_factor
     if limits and factor and not limits["min"] <= factor <= limits["max"]:
-        offer = f"{js_number(limits['min'])} to {js_number(limits['max'])}"
-        raise _not_supported("Upscale factor", str(js_number(factor)), offer)
+        raise _not_supported(
+            "Upscale factor", factor, f"{limits['min']} to {limits['max']}"
+        )
     for frame_type in shape.frames:
         if frame_type not in (model.supported_frame_images or ()):
             integration = f'the provider integration for model "{model.id}"'
             raise ApiError(400, f"{integration} does not support {frame_type} frame_images")
 
 
-def _not_supported(word: str, value: str, offer: str) -> ApiError:
+def _not_supported(word: str, value: Any, offer: str) -> ApiError:
     metadata = {
         "routing_funnel": [{"step": "Initial Endpoints", "endpoint_count": 1}],
         "failed_routing_step": "Validate Video Parameters",
@@ -962,10 +960,12 @@ _SHORT_SIDES: dict[str, int] = json.loads("""{
   "360p": 360, "480p": 480, "720p": 720, "768p": 768, "1080p": 1080,
   "1K": 1024, "2K": 1440, "4K": 2160
 }""")
-# What Seedance really produces, portrait mirrored; its catalogue lists other sizes for some.
-_SEEDANCE_SIZES: Json = json.loads("""{
-  "480p": {"16:9": [864, 496], "4:3": [752, 560], "1:1": [640, 640], "21:9": [992, 432]},
-  "720p": {"16:9": [1280, 720], "4:3": [1112, 834], "1:1": [960, 960], "21:9": [1470, 630]}
+# What Seedance really produces; its catalogue lists other sizes for some.
+_SEEDANCE_SIZES: dict[str, dict[str, str]] = json.loads("""{
+  "480p": {"16:9": "864x496", "4:3": "752x560", "1:1": "640x640", "21:9": "992x432",
+           "9:16": "496x864", "3:4": "560x752", "9:21": "432x992"},
+  "720p": {"16:9": "1280x720", "4:3": "1112x834", "1:1": "960x960", "21:9": "1470x630",
+           "9:16": "720x1280", "3:4": "834x1112", "9:21": "630x1470"}
 }""")
 _UPSCALER_INPUT = (1280, 720)  # pixels; the mock never looks at the video that it is given
 
@@ -974,6 +974,12 @@ def duration_of(shape: Shape, model: Model) -> int:
     """Seconds asked for, else the model's default, else 5."""
     first_listed = (model.supported_durations or (5,))[0]
     return shape.duration or model.defaults.get("duration") or first_listed
+
+
+def resolution_of(shape: Shape, model: Model) -> str:
+    """The resolution asked for, else the model's default, else 720p."""
+    first_listed = (model.supported_resolutions or ("720p",))[0]
+    return shape.resolution or model.defaults.get("resolution") or first_listed
 
 
 def has_audio(shape: Shape, model: Model) -> bool:
@@ -996,124 +1002,112 @@ def parse_size(text: str) -> tuple[int, int] | None:
 
 def output_size(shape: Shape, model: Model) -> tuple[int, int]:
     """Width and height in pixels of what this request produces: one rule for cost and clip."""
-    size = parse_size(shape.size or "")
-    if size:
-        return size
-    if model.upscale_factor:
-        least, most = model.upscale_factor["min"], model.upscale_factor["max"]
-        factor = shape.upscale_factor or max(least, min(2, most))
-        width, height = _UPSCALER_INPUT
-        return _even(width * factor), _even(height * factor)
-    resolutions = model.supported_resolutions or ["720p"]
-    resolution = shape.resolution or model.defaults.get("resolution") or resolutions[0]
-    ratios = model.supported_aspect_ratios or ["16:9"]
-    # 16:9 if it is there, else the first one.
-    usual = min(ratios, key=lambda ratio: ratio != "16:9")
-    ratio = shape.aspect_ratio or model.defaults.get("aspect_ratio") or usual
-    wide, high = map(int, ratio.split(":"))
-    long, short = _landscape_size(model, resolution, max(wide, high), min(wide, high))
-    if wide < high:
-        return short, long
-    return long, short
+    # 1. As asked for, or as Seedance does.
+    resolution = resolution_of(shape, model)
+    ratio = shape.aspect_ratio or model.defaults.get("aspect_ratio", "16:9")
+    text = shape.size or ""
+    if not text and model.id.startswith("bytedance/seedance-"):
+        text = _SEEDANCE_SIZES.get(resolution, {}).get(ratio, "")
+    known = parse_size(text)
+    if known:
+        return known
 
+    # 2. Computed.
+    wide, high = _UPSCALER_INPUT
+    scale = shape.upscale_factor or 2
+    if not model.upscale_factor:
+        wide, high = map(int, ratio.split(":"))
+        scale = _SHORT_SIDES[resolution] / min(wide, high)
+    width, height = round(wide * scale / 2) * 2, round(high * scale / 2) * 2
 
-def _landscape_size(model: Model, resolution: str, wide: int, high: int) -> tuple[int, int]:
-    known = _SEEDANCE_SIZES.get(resolution, {}).get(f"{wide}:{high}")
-    if known and model.id.startswith("bytedance/seedance-"):
-        return known[0], known[1]
-    short = _SHORT_SIDES[resolution]
-    long = _even(short * wide / high)
+    # 3. Listed in this shape, or lying on its side: the one of nearest area, if there is any.
     listed = [size for size in map(parse_size, model.supported_sizes or ()) if size]
-    landscape = [(max(size), min(size)) for size in listed]
-    alike = [size for size in landscape if abs(size[0] / size[1] * high / wide - 1) <= 0.03]
-
-    def distance(size: tuple[int, int]) -> tuple[bool, int]:
-        return size[1] != short, abs(size[0] * size[1] - long * short)
-
-    return min(alike or [(long, short)], key=distance)
-
-
-def _even(length: float) -> int:
-    return round(length / 2) * 2
-
-
-def _price_suffixes(shape: Shape, size: tuple[int, int]) -> list[str]:
-    """How a price for this output may end: with its resolution, then with others by nearness."""
-    area = size[0] * size[1]
-    nearest = sorted(
-        _SHORT_SIDES, key=lambda name: abs(_SHORT_SIDES[name] ** 2 * 16 / 9 - area)
+    listed += [(short, long) for long, short in listed]
+    alike = [size for size in listed if abs(size[0] / size[1] * high / wide - 1) <= 0.03]
+    area = width * height
+    return min(
+        alike, key=lambda size: abs(size[0] * size[1] - area), default=(width, height)
     )
-    own = [name for name in nearest if _SHORT_SIDES[name] == min(size)]
-    if shape.resolution and not shape.size:
-        own = [shape.resolution]
-    return [f"_{name.lower()}" for name in own + nearest]
+
+
+# What the name of a price can say of the requests that it is for, beside their resolution.
+_PRICE_WORDS = (
+    "text_to_video",
+    "image_to_video",
+    "reference_",
+    "video_continuation",
+    "with_video_input",
+    "_with_audio",
+    "_without_audio",
+    "precise",
+    "creative",
+)
 
 
 @functools.lru_cache(maxsize=1024)
 def cost_of(shape: Shape, model: Model) -> float:
     """USD that production charges for this request, by the model's price list; 0 without one."""
-    prices = {sku: float(price) for sku, price in (model.pricing_skus or {}).items()}
+    prices: dict[str, float] = {}
+    for sku, price in (model.pricing_skus or {}).items():
+        prices[sku] = float(price)
+        if "cents" in sku:
+            prices[sku] /= 100
 
-    # 1. What is billed: seconds, output size, sound, what goes in.
-    seconds = max(duration_of(shape, model), model.billing.get("minimum_seconds", 0))
-    width, height = output_size(shape, model)
-    suffixes = _price_suffixes(shape, (width, height))
+    # 1. What the request is, in the words of price lists.
+    video_input = "video_url" in shape.references and not shape.frames
+    modes = ["text_to_video"]
+    if shape.frames:
+        modes = ["image_to_video"]
+    elif shape.references:
+        modes = ["reference_"]
+    if video_input:
+        modes += ["video_continuation", "with_video_input"]
     sound = "_without_audio"
     if has_audio(shape, model):
         sound = "_with_audio"
-    video_input = "video_url" in shape.references and not shape.frames
-    images = len(shape.frames) or shape.references.count("image_url")
+    effort = "precise"
+    if shape.creativity:
+        effort = "creative"
+    width, height = output_size(shape, model)
+    short_side = _SHORT_SIDES[resolution_of(shape, model)]
+    if shape.size:
+        short_side = min(width, height)
+    names = sorted(_SHORT_SIDES, key=lambda name: abs(_SHORT_SIDES[name] - short_side))
+    resolution, *others = [f"_{name.lower()}" for name in names]
 
-    # 2. Per token: a token is 1024 pixels; the input's pictures count too, and the mock takes
-    #    it to be as long as the output.
-    token_ends = [suffixes[0], sound, ""]
+    # 2. The price that fits best: its name says nothing that the request is not, at worst a
+    #    resolution near its own; and most of what it is, above all whether it has sound (which
+    #    comes last where tokens are counted).
+    own = (f"seconds{sound}", *modes, resolution, f"tokens{sound}")
+    foreign = [word for word in _PRICE_WORDS if word not in (*modes, sound, effort)]
+    foreign = [*reversed(others), *foreign]
+
+    def fit(sku: str) -> list[bool]:
+        return [word not in sku for word in foreign] + [word in sku for word in own]
+
+    # 3. What it is multiplied by.  A token is 1024 pixels; the input's pictures count too, and
+    #    the mock takes it to be as long as the output.
+    seconds = max(duration_of(shape, model), model.billing.get("minimum_seconds", 0))
     pictures = FPS * seconds + 1
     if video_input:
-        token_ends = [f"{suffixes[0]}_with_video_input", "_with_video_input", *token_ends]
         pictures += FPS * seconds
-    tokens = int(width * height * pictures / 1024)
-
-    # 3. Per megapixel and second: upscalers.
-    megapixels = width * height / 1e6
-    upscaling = "cents_per_megapixel_second_precise"
-    if shape.creativity:
-        upscaling = "cents_per_megapixel_second_creative"
-
-    # 4. Per second: sound counts more than the kind of input, that more than the resolution.
-    modes = ["text_to_video_", ""]
-    if shape.frames:
-        modes = ["image_to_video_", "", "text_to_video_"]
-    elif shape.references:
-        modes = ["reference_", "", "image_to_video_", "text_to_video_"]
-    dollars = [f"{mode}duration_seconds{audio}" for audio in (sound, "") for mode in modes]
-    cents = ["cents_per_video_output_second", "cents_per_second_output"]
-    if video_input:
-        cents.insert(0, "cents_per_second_video_continuation")
-
-    # 5. The first of these ways for which there is a price; the first that fits best, else any.
     cost = 0.0
-    for family, skus, units in (
-        ("video_tokens", [f"video_tokens{end}" for end in token_ends], tokens),
-        ("per_megapixel_second", [upscaling], megapixels * seconds / 100),
-        ("duration_seconds", _by_resolution(dollars, suffixes), seconds),
-        ("_second", _by_resolution(cents, suffixes), seconds / 100),
+    for unit, amount in (
+        ("token", int(width * height * pictures / 1024)),
+        ("megapixel", width * height / 1e6 * seconds),
+        ("second", seconds),
     ):
-        listed = [sku for sku in (*skus, *prices) if sku in prices and family in sku]
-        if listed:
-            cost = prices[listed[0]] * units
+        skus = [sku for sku in prices if unit in sku]
+        if skus:
+            cost = prices[max(skus, key=fit)] * amount
             break
 
-    # 6. Each image that goes in, the least that is charged, what this model's bills differ by.
-    cost += images * prices.get("cents_per_image_input", 0) / 100
+    # 4. Each image that goes in, the least that is charged, what this model's bills differ by.
+    images = len(shape.frames) or shape.references.count("image_url")
+    cost += images * prices.get("cents_per_image_input", 0)
     cost += images * prices.get("reference_images", 0)
-    cost = max(cost, prices.get("minimum_cents_per_generation", 0) / 100)
+    cost = max(cost, prices.get("minimum_cents_per_generation", 0))
     return js_number(cost * model.billing.get("factor", 1))
-
-
-def _by_resolution(names: Sequence[str], suffixes: Sequence[str]) -> list[str]:
-    # For each name its own resolution and none; only then, for all, the nearest resolutions.
-    own = [name + suffix for name in names for suffix in (suffixes[0], "")]
-    return own + [name + suffix for suffix in suffixes for name in names]
 
 
 # Enough for GET /videos/models and for real prices where no fixture file brings the catalogue;
