@@ -98,14 +98,10 @@ if sys.version_info < (3, 10):  # noqa: UP036  (for who runs it with an older on
     raise SystemExit("openrouter_video_mock needs Python 3.10 or newer")
 
 
-# Clocks that a test which patches or freezes `time` does not stop: they are held as defaults,
-# where such tools do not look.
-def _real_time(read: Callable[[], float] = time.time) -> float:
-    return read()
-
-
-def _monotonic(read: Callable[[], float] = time.monotonic) -> float:
-    return read()
+# Clocks that a test which patches or freezes `time` does not stop: wrapped up, they are not what
+# such tools look for.
+_real_time = functools.partial(time.time)
+_monotonic = functools.partial(time.monotonic)
 
 
 # ============ 1. Schemas and settings: issues_of, checked, Config ===========================
@@ -120,11 +116,10 @@ def _monotonic(read: Callable[[], float] = time.monotonic) -> float:
 # in SETTINGS.
 
 Json = dict[str, Any]  # a JSON object
-JsonPath = tuple[Any, ...]
 Issues = Iterator[Json]  # what is wrong with a value
 _MISSING: Any = object()
 _MAX_SAFE_INTEGER = 2**53 - 1
-_LONGEST_URL = 8_192
+_LIMITS = (("maximum", "big", "<", 1), ("minimum", "small", ">", -1))  # of numbers
 _JS_TYPES = {
     str: "string",
     bool: "boolean",
@@ -144,9 +139,8 @@ class SetupError(ValueError):
 
     stamps: Stamps = {}  # of the fixture files that were looked at
 
-    def __init__(self, *problems: str) -> None:
-        super().__init__(problems[0])
-        self.problems = problems  # several lines where fixture files have several
+    def __str__(self) -> str:
+        return str(self.args[0])  # fixture files may have several
 
 
 @contextlib.contextmanager
@@ -155,12 +149,10 @@ def collecting(problems: list[str]) -> Iterator[None]:
     try:
         yield
     except SetupError as error:
-        problems += error.problems
+        problems += error.args
 
 
-def issues_of(
-    schema: Json, value: Any, path: JsonPath = (), strict: bool = False
-) -> Issues:
+def issues_of(schema: Json, value: Any, strict: bool = False) -> Issues:
     """What is wrong with a value, as Zod 4 words and orders it.
 
     `strict` refuses keys that the schema does not have, but those that begin with _ (comments).
@@ -170,126 +162,125 @@ def issues_of(
         return
     if "enum" in schema:
         if value not in schema["enum"]:
-            yield _invalid_option(schema["enum"], path)
-    elif "oneOf" in schema:
-        yield from _union_issues(schema["oneOf"], value, path)
+            yield _invalid_option(schema["enum"])
     elif kind is None:
         return
     elif _JS_TYPES.get(type(value)) != _JS_TYPE_OF.get(kind, kind):
-        yield _invalid_type("number" if kind == "int" else kind, value, path)
+        yield _invalid_type(kind.replace("int", "number"), value)
     elif kind == "array":
+        if len(value) != schema.get("length", len(value)):
+            yield _issue(f"Expected {schema['length']} items", code="custom")
         for index, item in enumerate(value):
-            yield from issues_of(schema["items"], item, (*path, index), strict)
+            yield from _issues_at(index, schema["items"], item, strict)
+    elif "oneOf" in schema:
+        yield from _union_issues(schema["oneOf"], value)
     elif kind in ("object", "record"):
-        yield from _object_issues(schema, value, path, strict)
+        yield from _object_issues(schema, value, strict)
     elif kind == "string":
-        yield from _string_issues(schema, value, path)
+        yield from _string_issues(schema, value)
     else:
-        yield from _number_issues(schema, value, path)
+        yield from _number_issues(schema, value)
 
 
-def _issue(path: JsonPath, message: str, **parts: Any) -> Json:
-    return {**parts, "path": list(path), "message": message}
+def _issues_at(key: Any, schema: Json, value: Any, strict: bool) -> Issues:
+    for issue in issues_of(schema, value, strict):
+        issue["path"].insert(0, key)
+        yield issue
 
 
-def _invalid_type(wanted: str, value: Any, path: JsonPath, **parts: Any) -> Json:
+def _issue(message: str, *path: Any, **parts: Any) -> Json:
+    return {**parts, "path": [*path], "message": message}
+
+
+def _invalid_type(wanted: str, value: Any, **parts: Any) -> Json:
     received = _JS_TYPES.get(type(value), "undefined")
     text = f"Invalid input: expected {wanted}, received {received}"
-    return _issue(path, text, expected=wanted, **parts, code="invalid_type")
+    return _issue(text, expected=wanted, **parts, code="invalid_type")
 
 
-def _invalid_option(values: Sequence[str], path: JsonPath) -> Json:
-    text = "Invalid option: expected one of "
+def _invalid_option(values: Sequence[str]) -> Json:
+    options = "|".join(f'"{value}"' for value in values)
+    text = f"Invalid option: expected one of {options}"
     if len(values) == 1:
-        text = "Invalid input: expected "
-    text += "|".join(f'"{value}"' for value in values)
-    return _issue(path, text, code="invalid_value", values=values)
+        text = f"Invalid input: expected {options}"
+    return _issue(text, code="invalid_value", values=values)
 
 
-def _union_issues(options: Mapping[str, Json], value: Any, path: JsonPath) -> Issues:
-    """Of a union that is told apart by its key `type`."""
-    if not isinstance(value, dict):  # there the code comes first
-        yield {"code": "invalid_type", **_invalid_type("object", value, path)}
-    elif value.get("type") in list(options):
-        yield from issues_of(options[value["type"]], value, path)
-    else:
-        kinds = " | ".join(f"'{option}'" for option in options)
-        yield _issue(
-            (*path, "type"),
-            f"Invalid discriminator value. Expected {kinds}",
-            code="invalid_union",
-            errors=[],
-            note="No matching discriminator",
-            discriminator="type",
-            options=list(options),
-        )
+def _union_issues(options: Mapping[str, Json], value: Json) -> Issues:
+    """Of objects that are told apart by their key `type`."""
+    if value.get("type") in list(options):
+        yield from issues_of(options[value["type"]], value)
+        return
+    kinds = " | ".join(f"'{option}'" for option in options)
+    yield _issue(
+        f"Invalid discriminator value. Expected {kinds}",
+        "type",
+        code="invalid_union",
+        errors=[],
+        note="No matching discriminator",
+        discriminator="type",
+        options=list(options),
+    )
 
 
-def _object_issues(schema: Json, value: Json, path: JsonPath, strict: bool) -> Issues:
+def _object_issues(schema: Json, value: Json, strict: bool) -> Issues:
     every: Json = schema.get("values", {})
     fields: Json = schema.get("properties", dict.fromkeys(value, every))
     required = schema.get("required", ())
     for key in value:
         if strict and key not in fields and not key.startswith("_"):
             text = f"unknown key{did_you_mean(key, fields)}"
-            yield _issue((*path, key), text, code="unrecognized_keys")
+            yield _issue(text, key, code="unrecognized_keys")
     for key, field in fields.items():
         if key in value or key in required:
-            yield from issues_of(field, value.get(key, _MISSING), (*path, key), strict)
+            yield from _issues_at(key, field, value.get(key, _MISSING), strict)
 
 
-def _string_issues(schema: Json, value: str, path: JsonPath) -> Issues:
+def _string_issues(schema: Json, value: str) -> Issues:
     longest, pattern = schema.get("maxLength"), schema.get("pattern")
     if longest is not None and len(value.encode("utf-16-le")) > 2 * longest:
-        text = f"Too big: expected string to have <={longest} characters"
-        size = {"code": "too_big", "maximum": longest, "inclusive": True}
-        yield _issue(path, text, origin="string", **size)
+        yield _issue(
+            f"Too big: expected string to have <={longest} characters",
+            origin="string",
+            code="too_big",
+            maximum=longest,
+            inclusive=True,
+        )
     elif pattern and not re.fullmatch(pattern, value, re.ASCII):
-        shown = f"/^{pattern}$/"
-        form = {"code": "invalid_format", "format": "regex", "pattern": shown}
-        text = f"Invalid string: must match pattern {shown}"
-        yield _issue(path, text, origin="string", **form)
+        yield _issue(
+            f"Invalid string: must match pattern /^{pattern}$/",
+            origin="string",
+            code="invalid_format",
+            format="regex",
+            pattern=f"/^{pattern}$/",
+        )
     elif schema.get("format") == "url" and not is_url(value):
-        yield _issue(path, "Invalid URL", code="invalid_format", format="url")
+        yield _issue("Invalid URL", code="invalid_format", format="url")
 
 
-def _number_issues(schema: Json, value: float, path: JsonPath) -> Issues:
-    if schema["type"] == "int":
-        if value % 1:
-            yield _invalid_type("int", value, path, format="safeint")
-            return
-        if value > _MAX_SAFE_INTEGER:
-            yield _out_of_range("maximum", _MAX_SAFE_INTEGER, path, "int")
-        if value < -_MAX_SAFE_INTEGER:
-            yield _out_of_range("minimum", -_MAX_SAFE_INTEGER, path, "int")
-    if not value <= schema.get("maximum", math.inf):
-        yield _out_of_range("maximum", schema["maximum"], path)
-    least, above = schema.get("minimum", -math.inf), schema.get("above")
-    if value < least or value == above:
-        yield _out_of_range("minimum", least, path, inclusive=above is None)
-
-
-def _out_of_range(
-    limit: str, bound: float, path: JsonPath, origin: str = "number", inclusive: bool = True
-) -> Json:
-    size, sign = {"maximum": ("big", "<"), "minimum": ("small", ">")}[limit]
-    parts: Json = {"origin": origin, "code": f"too_{size}", limit: bound}
-    if origin == "int":
-        note = "Integers must be within the safe integer range."
-        parts = {"code": parts["code"], limit: bound, "note": note, "origin": origin}
-    text = f"Too {size}: expected {origin} to be {sign}{'=' * inclusive}{bound}"
-    return _issue(path, text, **parts, inclusive=inclusive)
+def _number_issues(schema: Json, value: float) -> Issues:
+    if schema["type"] == "int" and value % 1:
+        yield _invalid_type("int", value, format="safeint")
+        return
+    inclusive = "exclusive" not in schema
+    for limit, size, sign, side in _LIMITS:
+        bound, origin = side * _MAX_SAFE_INTEGER, schema["type"]
+        if limit in schema:
+            bound, origin = schema[limit], "number"
+        fits = side * value < side * bound or (inclusive and value == bound)
+        if not fits:
+            text = f"Too {size}: expected {origin} to be {sign}{'=' * inclusive}{bound}"
+            parts = {"origin": origin, "code": f"too_{size}", limit: bound}
+            yield _issue(text, **parts, inclusive=inclusive)
 
 
 def is_url(text: str) -> bool:
     """Whether this is an http(s) URL with host and valid port, no blanks or control characters."""
-    if len(text) > _LONGEST_URL or re.search(r"[\x00-\x20\x7f]", text):
+    if not re.fullmatch(r"(?i)https?://[^\x00-\x20\x7f]{1,8192}", text):
         return False
     with contextlib.suppress(ValueError):
         parts = urlsplit(text)
-        return (
-            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        )
+        return bool(parts.hostname) and parts.port != 0
     return False
 
 
@@ -311,18 +302,17 @@ def checked(schema: Json, value: Any, place: str) -> Any:
     for issue in itertools.islice(issues_of(schema, value, strict=True), _MOST_ISSUES):
         text, where, got = issue["message"], place, value
         for key in issue["path"]:
-            where += f"[{key}]" if isinstance(key, int) else f".{key}"
-            try:
-                got = got[key]
-            except (LookupError, TypeError):
-                got = _MISSING
+            if isinstance(key, int):
+                where, got = f"{where}[{key}]", got[key]
+            else:
+                where, got = f"{where}.{key}", got.get(key, _MISSING)
         if "say" in schema:
             text = f"expected {schema['say']}"
         if got is _MISSING:
             text = "is missing"
         elif issue["code"] != "unrecognized_keys":
             text = f"{text}, got {_shown(got)}"
-        problems += complaint(where, text).problems
+        problems += complaint(where, text).args
     if problems:
         raise SetupError(*problems)
     return value
@@ -336,7 +326,7 @@ def complaint(place: str, text: str) -> SetupError:
 
 def _shown(value: Any) -> str:
     text = repr(value)
-    with contextlib.suppress(TypeError, ValueError, OverflowError):
+    with contextlib.suppress(TypeError, ValueError):
         text = _encode_json(shorten(value))
     if len(text) > 60:
         return f"{text[:60]}…"
@@ -346,20 +336,20 @@ def _shown(value: Any) -> str:
 def from_text(schema: Json, text: str) -> Any:
     """What the text of a flag, variable or query means; what means nothing is left as it is."""
     kind = schema.get("type")
-    with contextlib.suppress(ValueError, OverflowError, RecursionError):
+    with contextlib.suppress(ValueError, RecursionError):
         if kind == "object":
             return json.loads(text)
         if kind == "array":
-            return [js_number(float(part)) for part in text.split(",")]
+            return list(map(_number, text.split(",")))
         if kind in ("int", "number"):
-            return js_number(float(text))
+            return _number(text)
     return text
 
 
 def json_copy(value: Any, place: str = "") -> Any:
     """A copy that shares nothing with the value; SetupError for what is no JSON."""
     try:
-        return json.loads(json.dumps(value, allow_nan=False))
+        return _decode_json(_encode_json(value))
     except (TypeError, ValueError, RecursionError) as error:
         raise SetupError(f"{place}: not JSON: {error}") from None
 
@@ -399,12 +389,14 @@ SETTINGS: dict[str, Json] = json.loads("""{
   "host": {"type": "string", "metavar": "HOST", "help": "address to listen on"},
   "fixtures": {"repeats": true, "metavar": "PATH", "short": ["-f"],
     "help": "fixture file or folder, repeatable (default: fixtures.json beside this)"},
-  "polls": {"type": "array", "items": {"type": "int", "minimum": 0}, "metavar": "P,I",
+  "polls": {"type": "array", "length": 2, "items": {"type": "int", "minimum": 0}, "metavar": "P,I",
     "say": "two whole numbers, for pending and in_progress, such as 1,2",
     "help": "how many polls show pending and in_progress before the end"},
-  "seconds": {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1e12},
-    "nullable": true, "say": "two numbers, for pending and in_progress, such as 5,25",
-    "metavar": "P,I", "help": "how long a job is pending and in_progress, instead of --polls"},
+  "seconds": {"type": "array", "length": 2,
+    "items": {"type": "number", "minimum": 0, "maximum": 1e12},
+    "say": "two numbers, for pending and in_progress, such as 5,25",
+    "nullable": true, "metavar": "P,I",
+    "help": "how long a job is pending and in_progress, instead of --polls"},
   "latency": {"type": "number", "minimum": 0, "maximum": 3600, "metavar": "S",
     "help": "seconds before each answer of the API"},
   "fault": {"type": "object", "repeats": true, "metavar": "JSON",
@@ -414,12 +406,14 @@ SETTINGS: dict[str, Json] = json.loads("""{
     "help": "the only valid API keys, repeatable (default: any)"},
   "webhook_secret": {"type": "string", "metavar": "SECRET",
     "help": "secret that signs webhooks (default: unsigned)"},
-  "callback_url": {"type": "string", "metavar": "URL",
+  "callback_url": {"type": "string", "format": "url", "default": "", "metavar": "URL",
+    "say": "an http or https URL",
     "help": "where the webhooks of requests without callback_url go"},
   "callback_host": {"type": "string", "repeats": true, "metavar": "HOST",
     "help": "host that webhooks may go to beside loopback, repeatable, * = any"},
   "relative_polling_url": {"type": "boolean", "help": "polling_url as a path, not a whole URL"},
-  "public_url": {"type": "string", "metavar": "URL",
+  "public_url": {"type": "string", "format": "url", "default": "", "metavar": "URL",
+    "say": "an http or https URL",
     "help": "origin of the URLs in answers (default: what the client used)"},
   "cert": {"type": "string", "metavar": "FILE", "help": "speak TLS with this certificate (PEM)"},
   "key": {"type": "string", "metavar": "FILE", "help": "the certificate's private key (PEM)"},
@@ -431,8 +425,9 @@ SETTINGS: dict[str, Json] = json.loads("""{
     "help": "how many requests the journal keeps, 0 = none"},
   "record": {"type": "string", "metavar": "FOLDER",
     "help": "pass on to the real API what no fixture takes, and keep its answers: costs money"},
-  "upstream": {"type": "string", "metavar": "URL", "help": "the API behind --record"},
-  "trial": {"type": "string"}
+  "upstream": {"type": "string", "format": "url", "metavar": "URL",
+    "say": "an http or https URL", "help": "the API behind --record"},
+  "trial": {"enum": [], "default": ""}
 }""")
 
 
@@ -440,30 +435,23 @@ def _as_list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-def checked_setting(name: str, value: Any, place: str) -> Any:
+def checked_setting(schema: Json, value: Any, place: str) -> Any:
     """A setting's value as it is kept; SetupError for what it cannot be."""
-    schema = SETTINGS[name]
     if schema.get("repeats"):
         return tuple(checked(schema, item, place) for item in _as_list(value))
-    checked(schema, value, place)
-    if schema["type"] == "array" and value is not None:
-        if len(value) != len(WAITING):
-            raise SetupError(f"{place}: expected {schema['say']}, got {_shown(value)}")
+    if value != schema.get("default", _MISSING):
+        checked(schema, value, place)
+    if isinstance(value, list):
         return tuple(value)
-    if schema.get("metavar") == "URL" and value and not is_url(value):
-        raise SetupError(f"{place}: expected an http or https URL, got {_shown(value)}")
     return value
 
 
 def checked_config(config: Config) -> Config:
     """The settings as they are kept; SetupError names the one that cannot be."""
     values = {
-        name: checked_setting(name, value, name) for name, value in config._asdict().items()
+        name: checked_setting(SETTINGS[name], value, name)
+        for name, value in config._asdict().items()
     }
-    values["public_url"] = values["public_url"].rstrip("/")
-    if config.trial and config.trial not in TRIALS:
-        hint = did_you_mean(config.trial, TRIALS)
-        raise SetupError(f"trial: there is no {config.trial!r}{hint}")
     return Config(**values)
 
 
@@ -553,7 +541,7 @@ def error_to_wire(error: ApiError) -> Json:
     return {"error": wire}
 
 
-# The fields of a submit.  Whether callback_url must use HTTPS depends on the mock.
+# The fields of a submit.
 REQUEST_SCHEMA: Json = json.loads(r"""{
   "type": "object",
   "required": ["model"],
@@ -572,7 +560,7 @@ REQUEST_SCHEMA: Json = json.loads(r"""{
           "properties": {"url": {"type": "string"}}},
         "frame_type": {"enum": ["first_frame", "last_frame"]}}}},
     "generate_audio": {"type": "boolean"},
-    "input_references": {"type": "array", "items": {"oneOf": {
+    "input_references": {"type": "array", "items": {"type": "object", "oneOf": {
       "image_url": {"type": "object", "required": ["type", "image_url"], "properties": {
         "type": {"enum": ["image_url"]},
         "image_url": {"type": "object", "required": ["url"],
@@ -598,7 +586,7 @@ REQUEST_SCHEMA: Json = json.loads(r"""{
       "generation_name": {"type": "string"}, "parent_span_id": {"type": "string"},
       "span_name": {"type": "string"}, "trace_id": {"type": "string"},
       "trace_name": {"type": "string"}}},
-    "upscale_factor": {"type": "number", "minimum": 0, "above": 0},
+    "upscale_factor": {"type": "number", "minimum": 0, "exclusive": true},
     "user": {"type": "string"}
   }
 }""")
@@ -635,7 +623,7 @@ _MAX_JSON_DEPTH = 100
 _MOST_ISSUES = 100  # a large body can hold a million faults
 
 
-def _finite(text: str) -> float:
+def _number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text} is no JSON number")
@@ -644,13 +632,9 @@ def _finite(text: str) -> float:
     return number
 
 
-def _whole(text: str) -> int:
-    _finite(text)
-    return int(text)
-
-
+# Numbers are JavaScript's: 8.0 is 8, and none is exact beyond 2**53.
 _decode_json = json.JSONDecoder(
-    parse_float=_finite, parse_int=_whole, parse_constant=_finite
+    parse_float=_number, parse_int=_number, parse_constant=_number
 ).decode
 _encode_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -667,7 +651,7 @@ def parse_json(body: bytes) -> Any:
     value = _decode_json(text)
     # Half a surrogate pair is no text that could be sent on.
     if "\\ud" in text or "\\uD" in text:
-        _encode_json(value).encode()
+        to_json(value)
     return value
 
 
@@ -684,18 +668,14 @@ def js_number(value: float) -> float:
     return value
 
 
-def parse_video_request(
-    body: bytes, callback_hosts: Sequence[str] = ("*",)
-) -> VideoRequest:
+def parse_video_request(body: bytes) -> VideoRequest:
     """The submit in these bytes; SchemaError with its issues.  Content-Type plays no part."""
     try:
         submit = parse_json(body)
     except ValueError:
-        issue = _issue((), "Malformed JSON in request body", code="custom")
+        issue = _issue("Malformed JSON in request body", code="custom")
         raise SchemaError([issue]) from None
     issues = list(itertools.islice(issues_of(REQUEST_SCHEMA, submit), _MOST_ISSUES))
-    if isinstance(submit, dict):
-        issues += _callback_issues(submit.get("callback_url"), callback_hosts)
     if issues:
         raise SchemaError(issues)
     given = {name: submit.get(name) for name in Shape._fields[2:]}
@@ -712,13 +692,12 @@ def parse_video_request(
 _remembered_request = functools.lru_cache(maxsize=64)(parse_video_request)
 
 
-def _callback_issues(url: Any, callback_hosts: Sequence[str]) -> Issues:
-    # Production insists on HTTPS; hosts that webhooks may go to need none here.
-    valid = isinstance(url, str) and is_url(url)
-    if valid and not (
-        url.lower().startswith("https://") or may_deliver(url, callback_hosts)
-    ):
-        yield _issue(("callback_url",), "callback_url must use HTTPS", code="custom")
+def check_callback(body: Json, callback_hosts: Sequence[str]) -> None:
+    """Refuse a callback_url without HTTPS, but to hosts that webhooks may go to here."""
+    url = body.get("callback_url", "https:")
+    if not url.lower().startswith("https:") and not may_deliver(url, callback_hosts):
+        issue = _issue("callback_url must use HTTPS", "callback_url", code="custom")
+        raise SchemaError([issue])
 
 
 _LONGEST_TEXT = 16_384
@@ -727,20 +706,17 @@ _SMALL_BODY = 4_096  # bytes; is kept as it came
 
 
 def shorten(value: Any) -> Any:
-    """A copy of JSON with data URLs, very long texts and lists cut, and 8 for 8.0."""
+    """A copy of JSON with data URLs, very long texts and lists cut."""
     if isinstance(value, str):
         if value.startswith("data:") and len(value) > 256:
             digest = hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:8]
             return f"{value[:64]}… ({len(value)} characters, sha256 {digest})"
         if len(value) > _LONGEST_TEXT:
             return f"{value[:_LONGEST_TEXT]}… ({len(value)} characters)"
-    if isinstance(value, float):
-        return js_number(value)
     if isinstance(value, list):
         return [shorten(item) for item in value[:_LONGEST_LIST]]
     if isinstance(value, dict):
-        kept = itertools.islice(value.items(), _LONGEST_LIST)
-        return {shorten(key): shorten(item) for key, item in kept}
+        return {key: shorten(item) for key, item in value.items()}
     return value
 
 
@@ -780,7 +756,7 @@ class Links(NamedTuple):
 def sign_download(secret: bytes, job_id: str, index: int, expires: str) -> str:
     """Hex HMAC-SHA256 over job, index and expiry (unix seconds)."""
     text = f"{job_id}/{index}/{expires}"
-    return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(secret, text.encode(), "sha256").hex()
 
 
 def check_signature(
@@ -788,8 +764,7 @@ def check_signature(
 ) -> None:
     """403 unless the query is one that Links.signed_url made, and still in time."""
     expires = parameters.get("expires", "")
-    wanted = sign_download(secret, job_id, index, expires)
-    if not hmac.compare_digest(wanted.encode(), parameters["signature"].encode()):
+    if parameters["signature"] != sign_download(secret, job_id, index, expires):
         raise ApiError(403, "Invalid signature")
     if now >= int(expires):
         raise ApiError(403, "Signed URL has expired")
@@ -883,7 +858,7 @@ class Model(NamedTuple):
 
     @property
     def provider(self) -> str:
-        """The company as production words it: what stands first in "Google: Veo" or "google/veo"."""
+        """The company as production words it: the first in "Google: Veo" or "google/veo"."""
         return re.split("[:/]", self.name)[0]
 
 
@@ -1030,20 +1005,6 @@ def output_size(shape: Shape, model: Model) -> tuple[int, int]:
     )
 
 
-# What the name of a price can say of the requests that it is for, beside their resolution.
-_PRICE_WORDS = (
-    "text_to_video",
-    "image_to_video",
-    "reference_",
-    "video_continuation",
-    "with_video_input",
-    "_with_audio",
-    "_without_audio",
-    "precise",
-    "creative",
-)
-
-
 @functools.lru_cache(maxsize=1024)
 def cost_of(shape: Shape, model: Model) -> float:
     """USD that production charges for this request, by the model's price list; 0 without one."""
@@ -1053,37 +1014,39 @@ def cost_of(shape: Shape, model: Model) -> float:
         if "cents" in sku:
             prices[sku] /= 100
 
-    # 1. What the request is, in the words of price lists.
-    video_input = "video_url" in shape.references and not shape.frames
-    modes = ["text_to_video"]
-    if shape.frames:
-        modes = ["image_to_video"]
-    elif shape.references:
-        modes = ["reference_"]
-    if video_input:
-        modes += ["video_continuation", "with_video_input"]
-    sound = "_without_audio"
-    if has_audio(shape, model):
-        sound = "_with_audio"
-    effort = "precise"
-    if shape.creativity:
-        effort = "creative"
+    # 1. What the names of prices may say, and whether this request is like that; what counts
+    #    most comes first.
     width, height = output_size(shape, model)
     short_side = _SHORT_SIDES[resolution_of(shape, model)]
     if shape.size:
         short_side = min(width, height)
-    names = sorted(_SHORT_SIDES, key=lambda name: abs(_SHORT_SIDES[name] - short_side))
-    resolution, *others = [f"_{name.lower()}" for name in names]
+    *others, resolution = sorted(
+        _SHORT_SIDES, key=lambda name: -abs(_SHORT_SIDES[name] - short_side)
+    )
+    audio = has_audio(shape, model)
+    video_input = "video_url" in shape.references and not shape.frames
+    traits: dict[str, Any] = {
+        "seconds_with_audio": audio,
+        "seconds_without_audio": not audio,
+        "text_to_video": not shape.frames and not shape.references,
+        "image_to_video": shape.frames,
+        "reference_": shape.references and not shape.frames,
+        "video_continuation": video_input,
+        "with_video_input": video_input,
+        f"_{resolution.lower()}": True,
+        "tokens_with_audio": audio,
+        "tokens_without_audio": not audio,
+        "creative": shape.creativity,
+    }
 
-    # 2. The price that fits best: its name says nothing that the request is not, at worst a
-    #    resolution near its own; and most of what it is, above all whether it has sound (which
-    #    comes last where tokens are counted).
-    own = (f"seconds{sound}", *modes, resolution, f"tokens{sound}")
-    foreign = [word for word in _PRICE_WORDS if word not in (*modes, sound, effort)]
-    foreign = [*reversed(others), *foreign]
+    # 2. The price that fits best: its name says nothing wrong, at worst a resolution that is
+    #    near, and the most that is right.
+    right = [trait for trait, holds in traits.items() if holds]
+    wrong = [f"_{name.lower()}" for name in others]
+    wrong += [trait for trait, holds in traits.items() if not holds]
 
     def fit(sku: str) -> list[bool]:
-        return [word not in sku for word in foreign] + [word in sku for word in own]
+        return [trait not in sku for trait in wrong] + [trait in sku for trait in right]
 
     # 3. What it is multiplied by.  A token is 1024 pixels; the input's pictures count too, and
     #    the mock takes it to be as long as the output.
@@ -1946,7 +1909,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> Json:
 
 
 _decode_document = json.JSONDecoder(
-    object_pairs_hook=_unique_keys, parse_float=_finite, parse_constant=_finite
+    object_pairs_hook=_unique_keys, parse_float=_number, parse_constant=_number
 ).decode
 
 
@@ -3768,7 +3731,8 @@ def _acceptable(mock: VideoMock, request: Request) -> tuple[VideoRequest, Model]
     read = parse_video_request
     if len(request.body) <= _SMALL_BODY:
         read = _remembered_request
-    submit = read(request.body, mock.config.callback_host)
+    submit = read(request.body)
+    check_callback(submit.body, mock.config.callback_host)
     reason = mock.store.reload_if_edited()
     if reason:
         mock.notice(printable(f"fixtures not reloaded: {reason}"))
@@ -3841,15 +3805,18 @@ def check_index(index: int, outputs: int) -> None:
         raise ApiError(400, f"Video index {index} out of range {offer}")
 
 
+_INDEX: Json = json.loads("""{"type": "object", "properties": {
+  "index": {"type": "int", "minimum": 0}}}""")
+
+
 def index_of(request: Request) -> int:
     """The query parameter `index`, coerced as JavaScript's Number does for what occurs."""
-    path = ("index",)
     text = request.parameters.get("index", "")
     if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?|", text):
         parts = {"expected": "number", "code": "invalid_type", "received": "NaN"}
-        issues = [_issue(path, "Invalid input: expected number, received NaN", **parts)]
+        issues = [_issue("Invalid input: expected number, received NaN", "index", **parts)]
     else:
-        issues = list(issues_of({"type": "int", "minimum": 0}, float(text or 0), path))
+        issues = list(issues_of(_INDEX, {"index": float(text or 0)}))
     if issues:
         raise SchemaError(issues)
     return int(float(text or 0))
@@ -3870,15 +3837,16 @@ def list_video_models(mock: VideoMock, request: Request) -> Response:
     return json_response({"data": models}, headers=_CATALOGUE_CACHE)
 
 
-_MODALITY: Json = json.loads("""{"enum": ["text", "image", "embeddings", "audio", "video", "rerank",
-  "decisions", "speech", "transcription", "all"]}""")
+_MODALITY: Json = json.loads("""{"type": "object", "properties": {
+  "output_modalities": {"enum": ["text", "image", "embeddings", "audio", "video", "rerank",
+    "decisions", "speech", "transcription", "all"]}}}""")
 
 
 def list_models(mock: VideoMock, request: Request) -> Response:
     """List models of all kinds: the video models if output_modalities asks for them."""
     asked = request.parameters.get("output_modalities", "text").split(",")
     for name in asked:
-        issues = list(issues_of(_MODALITY, name, ("output_modalities",)))
+        issues = list(issues_of(_MODALITY, {"output_modalities": name}))
         if issues:
             raise SchemaError(issues)
     models: Sequence[Model] = ()
@@ -4764,6 +4732,7 @@ TRIALS: dict[str, Trial] = {
     "course": {"response": {"video": {"elsewhere": true}}}}
 }""").items()
 }
+SETTINGS["trial"]["enum"] = list(TRIALS)
 
 
 def verdict_of(
@@ -5935,7 +5904,7 @@ class VideoMock:
 
     def links(self, request: Request) -> Links:
         """How the URLs look for this client: below --public-url, else the origin that it used."""
-        origin = self.config.public_url
+        origin = self.config.public_url.rstrip("/")
         if not origin:
             get = request.headers.get
             host = get("host", "localhost")
@@ -7132,10 +7101,7 @@ def read_settings(
                 given[name] = [v for value in values for v in _as_list(value)]
             else:
                 given[name] = from_text(option, text)
-            if name not in COMMANDS:
-                given[name] = checked_setting(name, given[name], _flag(name))
-            elif not option.get("repeats"):
-                checked(option, given[name], _flag(name))
+            given[name] = checked_setting(option, given[name], _flag(name))
     except SetupError as error:
         parser.error(str(error))
     commands = {name: given.pop(name, None) for name in (*COMMANDS, "command")}
@@ -7376,7 +7342,7 @@ def validate(config: Config, out: TextIO, say: Say) -> int:
         for fault in config.fault:
             fault_from_json(fault)
     except SetupError as error:
-        for problem in error.problems:
+        for problem in error.args:
             say(problem)
         return 1
     for note in loaded.notes:
