@@ -119,7 +119,8 @@ Json = dict[str, Any]  # a JSON object
 Issues = Iterator[Json]  # what is wrong with a value
 _MISSING: Any = object()
 _MAX_SAFE_INTEGER = 2**53 - 1
-_LIMITS = (("maximum", "big", "<", 1), ("minimum", "small", ">", -1))  # of numbers
+# Of numbers: the schema's word, Zod's, the sign of what is within, the side on which it ends.
+_LIMITS = (("maximum", "big", "<", 1), ("minimum", "small", ">", -1))
 _JS_TYPES = {
     str: "string",
     bool: "boolean",
@@ -140,7 +141,7 @@ class SetupError(ValueError):
     stamps: Stamps = {}  # of the fixture files that were looked at
 
     def __str__(self) -> str:
-        return str(self.args[0])  # fixture files may have several
+        return str(self.args[0])  # the first; fixture files may have several
 
 
 @contextlib.contextmanager
@@ -178,11 +179,12 @@ def issues_of(schema: Json, value: Any, strict: bool = False) -> Issues:
         yield from _object_issues(schema, value, strict)
     elif kind == "string":
         yield from _string_issues(schema, value)
-    else:
+    elif kind != "boolean":
         yield from _number_issues(schema, value)
 
 
 def _issues_at(key: Any, schema: Json, value: Any, strict: bool) -> Issues:
+    """Of an item or a field: paths grow at their beginning, on the way out."""
     for issue in issues_of(schema, value, strict):
         issue["path"].insert(0, key)
         yield issue
@@ -268,7 +270,7 @@ def _number_issues(schema: Json, value: float) -> Issues:
         if limit in schema:
             bound, origin = schema[limit], "number"
         fits = side * value < side * bound or (inclusive and value == bound)
-        if not fits:
+        if not fits:  # nor does NaN
             text = f"Too {size}: expected {origin} to be {sign}{'=' * inclusive}{bound}"
             parts = {"origin": origin, "code": f"too_{size}", limit: bound}
             yield _issue(text, **parts, inclusive=inclusive)
@@ -336,9 +338,9 @@ def _shown(value: Any) -> str:
 def from_text(schema: Json, text: str) -> Any:
     """What the text of a flag, variable or query means; what means nothing is left as it is."""
     kind = schema.get("type")
-    with contextlib.suppress(ValueError, RecursionError):
+    with contextlib.suppress(ValueError):
         if kind == "object":
-            return json.loads(text)
+            return parse_json(text.encode())
         if kind == "array":
             return list(map(_number, text.split(",")))
         if kind in ("int", "number"):
@@ -764,6 +766,7 @@ def check_signature(
 ) -> None:
     """403 unless the query is one that Links.signed_url made, and still in time."""
     expires = parameters.get("expires", "")
+    # Good enough for a mock: who times this comparison learns nothing worth having.
     if parameters["signature"] != sign_download(secret, job_id, index, expires):
         raise ApiError(403, "Invalid signature")
     if now >= int(expires):
@@ -951,12 +954,6 @@ def duration_of(shape: Shape, model: Model) -> int:
     return shape.duration or model.defaults.get("duration") or first_listed
 
 
-def resolution_of(shape: Shape, model: Model) -> str:
-    """The resolution asked for, else the model's default, else 720p."""
-    first_listed = (model.supported_resolutions or ("720p",))[0]
-    return shape.resolution or model.defaults.get("resolution") or first_listed
-
-
 def has_audio(shape: Shape, model: Model) -> bool:
     """Whether the clip has a sound track: the request's word, else the model's.
 
@@ -978,7 +975,8 @@ def parse_size(text: str) -> tuple[int, int] | None:
 def output_size(shape: Shape, model: Model) -> tuple[int, int]:
     """Width and height in pixels of what this request produces: one rule for cost and clip."""
     # 1. As asked for, or as Seedance does.
-    resolution = resolution_of(shape, model)
+    first_listed = (model.supported_resolutions or ("720p",))[0]
+    resolution = shape.resolution or model.defaults.get("resolution") or first_listed
     ratio = shape.aspect_ratio or model.defaults.get("aspect_ratio", "16:9")
     text = shape.size or ""
     if not text and model.id.startswith("bytedance/seedance-"):
@@ -1014,14 +1012,12 @@ def cost_of(shape: Shape, model: Model) -> float:
         if "cents" in sku:
             prices[sku] /= 100
 
-    # 1. What the names of prices may say, and whether this request is like that; what counts
-    #    most comes first.
+    # 1. What a price's name can say, and whether this request is like that.  What counts most
+    #    comes first: where seconds are billed, the sound, but where tokens are, that comes last.
     width, height = output_size(shape, model)
-    short_side = _SHORT_SIDES[resolution_of(shape, model)]
-    if shape.size:
-        short_side = min(width, height)
+    short = min(width, height)
     *others, resolution = sorted(
-        _SHORT_SIDES, key=lambda name: -abs(_SHORT_SIDES[name] - short_side)
+        _SHORT_SIDES, key=lambda name: -abs(_SHORT_SIDES[name] - short)
     )
     audio = has_audio(shape, model)
     video_input = "video_url" in shape.references and not shape.frames
@@ -1039,8 +1035,8 @@ def cost_of(shape: Shape, model: Model) -> float:
         "creative": shape.creativity,
     }
 
-    # 2. The price that fits best: its name says nothing wrong, at worst a resolution that is
-    #    near, and the most that is right.
+    # 2. The price that fits best: one whose name says nothing wrong, or else a resolution that
+    #    is near, and of what is right the most telling.
     right = [trait for trait, holds in traits.items() if holds]
     wrong = [f"_{name.lower()}" for name in others]
     wrong += [trait for trait, holds in traits.items() if not holds]
@@ -1056,7 +1052,7 @@ def cost_of(shape: Shape, model: Model) -> float:
         pictures += FPS * seconds
     cost = 0.0
     for unit, amount in (
-        ("token", int(width * height * pictures / 1024)),
+        ("video_tokens", int(width * height * pictures / 1024)),
         ("megapixel", width * height / 1e6 * seconds),
         ("second", seconds),
     ):
