@@ -167,7 +167,10 @@ def issues_of(schema: Json, value: Any, strict: bool = False) -> Issues:
     elif kind is None:
         return
     elif _JS_TYPES.get(type(value)) != _JS_TYPE_OF.get(kind, kind):
-        yield _invalid_type(kind.replace("int", "number"), value)
+        issue = _invalid_type(kind.replace("int", "number"), value)
+        if "oneOf" in schema:  # there the code comes first
+            issue = {"code": issue["code"], **issue}
+        yield issue
     elif kind == "array":
         if len(value) != schema.get("length", len(value)):
             yield _issue(f"Expected {schema['length']} items", code="custom")
@@ -273,6 +276,14 @@ def _number_issues(schema: Json, value: float) -> Issues:
         if not fits:  # nor does NaN
             text = f"Too {size}: expected {origin} to be {sign}{'=' * inclusive}{bound}"
             parts = {"origin": origin, "code": f"too_{size}", limit: bound}
+            if origin == "int":
+                note = "Integers must be within the safe integer range."
+                parts = {
+                    "code": f"too_{size}",
+                    limit: bound,
+                    "note": note,
+                    "origin": origin,
+                }
             yield _issue(text, **parts, inclusive=inclusive)
 
 
