@@ -77,7 +77,7 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from http.server import ThreadingHTTPServer
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import IO, Any, Literal, NamedTuple, TextIO
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 __all__ = [
@@ -4077,9 +4077,9 @@ def answer_preflight(mock: VideoMock, request: Request) -> Response:
 # but for the origin of its URLs.  What was learnt is kept as fixtures, which replay it without a
 # key; how an answer differs from what this file takes for the contract is kept as well.
 
-# What the mock takes for the contract: by handler, or by the status that a poll shows.
+# What the mock takes for the contract: by the handler of a request, or by what its answer shows.
 _CONTRACT: dict[str, Json] = json.loads("""{
-  "create_video": {"type": "object", "required": ["id", "polling_url", "status"],
+  "create_video": {"status": 202, "type": "object", "required": ["id", "polling_url", "status"],
     "properties": {"id": {"type": "string"}, "polling_url": {"type": "string"},
       "status": {"enum": ["pending"]}}},
   "waiting": {"type": "object", "required": ["id", "generation_id", "polling_url", "status"],
@@ -4090,7 +4090,7 @@ _CONTRACT: dict[str, Json] = json.loads("""{
     "properties": {"id": {"type": "string"}, "generation_id": {"type": "string"},
       "polling_url": {"type": "string"}, "status": {"enum": ["completed"]},
       "unsigned_urls": {"type": "array", "items": {"type": "string"}},
-      "urls": {"type": "array", "items": {"type": "string"}},
+      "urls": {"type": "array", "items": {"type": "string", "format": "url"}},
       "expires_at": {"type": "int"},
       "usage": {"type": "object", "required": ["cost", "is_byok"],
         "properties": {"cost": {"type": "number", "nullable": true},
@@ -4100,6 +4100,7 @@ _CONTRACT: dict[str, Json] = json.loads("""{
     "properties": {"id": {"type": "string"}, "generation_id": {"type": "string"},
       "polling_url": {"type": "string"}, "status": {"enum": ["failed", "cancelled", "expired"]},
       "error": {"type": "string"}}},
+  "get_video_content": {"media_type": "video/mp4", "properties": {}},
   "error": {"type": "object", "required": ["error"], "properties": {"error": {
     "type": "object", "required": ["message", "code"], "properties": {
       "message": {"type": "string"}, "code": {"type": "int"}, "metadata": {"type": "object"}}}}},
@@ -4113,7 +4114,7 @@ _CONTRACT["list_video_models"]["properties"]["data"]["items"] = {
 }
 _UPSTREAM_SECONDS = 60.0  # of silence
 _KEPT_HEADERS = (
-    "content-type|content-range|retry-after|x-generation-id|location|x-ratelimit-.*"
+    "(?i)content-type|content-range|retry-after|x-generation-id|location|x-ratelimit-.*"
 )
 _UNSENT_HEADERS = (
     "host|connection|content-length|transfer-encoding|accept-encoding|expect|"
@@ -4121,45 +4122,61 @@ _UNSENT_HEADERS = (
 )
 
 
+def _form_of(route: str, status: int, answer: Any) -> str:
+    """Which part of the contract an answer falls under."""
+    fields = answer if isinstance(answer, dict) else {}
+    if fields.get("success") is False:
+        return "schema failure"
+    if status >= 400:
+        return "error"
+    if route == "get_video":
+        return _FORM_OF_POLL.get(str(fields.get("status")), "waiting")
+    return route
+
+
 def differences_from_contract(
     route: str, status: int, kind: str, answer: Any
 ) -> Iterator[str]:
     """How an upstream's answer differs from what the mock would have said."""
+    form = _form_of(route, status, answer)
+    contract = _CONTRACT.get(form, {})
+    usual = contract.get("status", 200)
+    media_type = contract.get("media_type", "application/json")
     place = route
-    name = route
-    form = "application/json"
-    usual = 200
-    if status >= 400:
-        usual = status
-        name = "error"
-        if isinstance(answer, dict) and answer.get("success") is False:
-            return  # the envelope of schema failures
-    elif route == "create_video":
-        usual = 202
-    elif route == "get_video_content":
-        form = "video/mp4"
-    elif route == "get_video":
-        fields = answer if isinstance(answer, dict) else {}
-        name = _FORM_OF_POLL.get(str(fields.get("status")), "waiting")
-    if name != route:
-        place = f"{route} ({name})"
-    if status != usual:
+    if form != route:
+        place = f"{route} ({form})"
+    if status < 400 and status != usual:
         yield f"{route}: status {status} instead of {usual}"
-    if not kind.startswith(form):
-        yield f"{route}: content type {kind or 'none'} instead of {form}"
-    elif name in _CONTRACT:
-        for issue in issues_of(_CONTRACT[name], answer, strict=True):
-            path = re.sub("[0-9]+", "0", ".".join(map(str, issue["path"])))
-            text = re.sub(".*received undefined", "is missing", issue["message"])
-            yield f"{place}: {path}: {text}"
-        keys = list(_CONTRACT[name]["properties"])
-        known = [key for key in answer if key in keys] if isinstance(answer, dict) else []
+    if not kind.startswith(media_type):
+        yield f"{route}: content type {kind or 'none'} instead of {media_type}"
+        return
+    for issue in issues_of(contract, answer, strict=True):
+        path = re.sub("[0-9]+", "0", ".".join(map(str, issue["path"])))
+        text = re.sub(".*received undefined", "is missing", issue["message"])
+        yield f"{place}: {path}: {text}"
+    if isinstance(answer, dict):
+        keys = list(contract.get("properties", ()))
+        known = [key for key in answer if key in keys]
         if known != sorted(known, key=keys.index):
             yield f"{place}: the keys come in another order: {', '.join(known)}"
 
 
-def _ask(url: str, request: Request, headers: dict[str, str]) -> Any:
-    """The upstream's answer; a redirect or an error is one like others."""
+def _known(schema: Json, value: Any) -> Any:
+    """Of an object the fields that are as the schema says; anything else as it is."""
+    if "properties" not in schema or not isinstance(value, dict):
+        return value
+    return {
+        key: _known(field, value[key])
+        for key, field in schema["properties"].items()
+        if key in value and not any(issues_of(field, value[key]))
+    }
+
+
+def _ask(url: str, request: Request, headers: dict[str, str]) -> tuple[Any, bytes | None]:
+    """The upstream's answer and its body, None for a clip's; ApiError 502 without an answer.
+
+    A redirect or an error is an answer like others.
+    """
     import urllib.request  # only recording needs it
 
     asked = urllib.request.Request(
@@ -4168,7 +4185,19 @@ def _ask(url: str, request: Request, headers: dict[str, str]) -> Any:
     opener = urllib.request.OpenerDirector()
     for handler in ("ProxyHandler", "HTTPHandler", "HTTPSHandler"):
         opener.add_handler(getattr(urllib.request, handler)())
-    return opener.open(asked, timeout=_UPSTREAM_SECONDS)
+    try:
+        answer: Any = opener.open(asked, timeout=_UPSTREAM_SECONDS)
+        if request.note.route == "get_video_content" and answer.status in (200, 206):
+            return answer, None
+        with answer:
+            body = answer.read()
+        # Nothing came, and its head does not say that this is all.
+        if not body and answer.length is None:
+            raise http.client.HTTPException("an answer that broke off")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or type(error).__name__
+        raise ApiError(502, f"The upstream could not be reached: {reason}") from None
+    return answer, body
 
 
 class Recorder:
@@ -4179,132 +4208,124 @@ class Recorder:
         self._folder = mock.config.record
         self._lock = threading.Lock()  # guards what writes the fields below, and the files
         self._fixtures: dict[str, Json] = {}  # by their match as JSON
-        # By upstream's id: the match and when it was submitted; its urls as they came.
-        self._jobs: dict[str, tuple[str, float]] = {}
-        self._signed: dict[str, list[str]] = {}
+        # By the upstream's ids: running jobs, each with its match and when it was submitted;
+        # the fixtures of those that ended; where the signed urls lead, by index as well.
+        self._running: dict[str, tuple[Json, float]] = {}
+        self._ended: dict[str, Json] = {}
+        self._signed: dict[tuple[str, int], str] = {}
         self.differences: list[str] = []
         if not self._folder:
             return
-        path = os.path.join(self._folder, "recorded.json")
         try:
             os.makedirs(self._folder, exist_ok=True)
         except OSError as error:
             raise SetupError(f"record: {self._folder}: {error.strerror}") from None
+        path = os.path.join(self._folder, "recorded.json")
         if os.path.exists(path):
             # If it is broken, SetupError: else the next recording would wipe it out.
-            sources = [
-                fixture.source for fixture in part_of_file(path, _stamp(path)).fixtures
-            ]
-            self._fixtures = {json.dumps(source["match"]): source for source in sources}
+            for fixture in part_of_file(path, _stamp(path)).fixtures:
+                self._fixtures[json.dumps(fixture.source["match"])] = fixture.source
 
     def pass_on(self, request: Request, job_id: str) -> Response:
         """The upstream's answer with URLs on the mock's origin; 502 if there is none."""
+        # 1. Ask.
         route = request.note.route
         index = index_of(request)
         url = self._mock.config.upstream.rstrip("/") + request.url.removeprefix(API)
         sent = request.headers.items()
         headers = {k: v for k, v in sent if not re.fullmatch(_UNSENT_HEADERS, k)}
         if "signature" in request.parameters:  # which may lead to another host
+            url = self._signed.get((job_id, index), url)
             for name in _SECRET_HEADERS:
                 headers.pop(name, None)
-            signed = self._signed.get(job_id, [])
-            if index < len(signed) and is_url(signed[index]):
-                url = signed[index]
-        text = b""
-        value = None
-        try:
-            answer = _ask(url, request, headers)
-            is_clip = route == "get_video_content" and answer.status in (200, 206)
-            if not is_clip:
-                with answer:
-                    text = answer.read()
-                # Nothing came, and its head does not say that this is all.
-                if not text and answer.length is None:
-                    raise http.client.HTTPException("an answer that broke off")
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or type(error).__name__
-            raise ApiError(502, f"The upstream could not be reached: {reason}") from None
-        with contextlib.suppress(ValueError):
-            value = parse_json(text)
-        kind = answer.headers.get("content-type", "")
-        if request.method != "HEAD":
-            self._differ(differences_from_contract(route, answer.status, kind, value))
+        answer, body = _ask(url, request, headers)
         came = answer.headers.items()
-        kept = tuple(
-            (k, " ".join(v.split()))
-            for k, v in came
-            if re.fullmatch(_KEPT_HEADERS, k.lower())
-        )
-        kept += _API_HEADERS
-        if is_clip:
-            stream = self._stream(answer, job_id, index)
-            return Response(answer.status, b"", kept, stream, live=True)
-        if isinstance(value, dict):
+        kept = [(k, " ".join(v.split())) for k, v in came if re.fullmatch(_KEPT_HEADERS, k)]
+        response = Response(answer.status, body or b"", (*kept, *_API_HEADERS))
+
+        # 2. Learn from it.
+        value = None
+        with contextlib.suppress(ValueError):
+            value = parse_json(response.body)
+        if request.method != "HEAD":
+            kind = answer.headers.get("content-type", "")
+            self._compare(differences_from_contract(route, answer.status, kind, value))
+        form = _form_of(route, answer.status, value)
+        if form in _CONTRACT and isinstance(value, dict):
+            fields = _known(_CONTRACT[form], value)
             with self._lock:
-                self._learn(request, answer, value)
-                value = self._rewritten(value, self._mock.links(request))
-            text = to_json(value)
-        return Response(answer.status, text, kept)
+                self._learn(request, answer, value, fields)
+                self._rewrite(value, fields, self._mock.links(request))
+            response = response._replace(body=to_json(value))
 
-    def _rewritten(self, value: Json, links: Links) -> Json:  # self._lock is held
-        """The answer with its URLs on the mock's origin."""
-        job_id = value.get("id")
-        wire = dict(value)
-        if not isinstance(job_id, str):
-            return value
-        if isinstance(wire.get("polling_url"), str):
-            wire["polling_url"] = links.polling_url(job_id)
-        for key, more in (("unsigned_urls", ""), ("urls", "&signature=recorded")):
-            if isinstance(wire.get(key), list):
-                count = len(wire[key])
-                wire[key] = [links.content_url(job_id, i) + more for i in range(count)]
-        if isinstance(value.get("urls"), list):
-            self._signed[job_id] = list(map(str, value["urls"]))
-        return wire
+        if body is None:
+            stream = self._stream(answer, job_id, index)
+            response = response._replace(stream=stream, live=True)
+        return response
 
-    def _learn(self, request: Request, answer: Any, value: Json) -> None:
-        # Keeps what an answer says; self._lock is held.
-        route = request.note.route
-        status = value.get("status")
-        now = _monotonic()
-        match = _recorded_match(request.body)
-        key, started = self._jobs.get(str(value.get("id")), ("", now))
-        if route == "list_video_models" and answer.status == 200:
-            models = list(_usable_models(value.get("data")))
+    def _compare(self, found: Iterable[str]) -> None:
+        with self._lock:
+            fresh = [text for text in dict.fromkeys(found) if text not in self.differences]
+            if fresh:
+                self.differences += fresh
+                self._write_json("differences.json", {"_differences": self.differences})
+
+    def _learn(self, request: Request, answer: Any, value: Json, fields: Json) -> None:
+        # self._lock is held
+        if request.note.route == "create_video":
+            self._learn_submit(request, answer, fields)
+        elif fields.get("status") in ENDING_NAMES and fields.get("id") in self._running:
+            self._learn_ending(fields)
+        elif isinstance(value.get("data"), list):
+            models = [
+                _known(MODEL_SCHEMA, model)
+                for model in value["data"]
+                if not any(issues_of(MODEL_SCHEMA, model))
+            ]
             if models:
-                self._write("models.json", {"models": models})
-        elif route == "create_video" and match and answer.status < 300:
-            self._jobs[str(value.get("id"))] = (json.dumps(match), now)
-        elif route == "create_video" and match:
-            if value.get("success") is False:
-                return  # a schema failure: this file finds it by itself
-            response: Json = {"status": answer.status}
-            error = value.get("error")
+                self._write_json("models.json", {"models": models})
+
+    def _learn_submit(self, request: Request, answer: Any, fields: Json) -> None:
+        # self._lock is held
+        try:
+            submit = parse_video_request(request.body)
+        except SchemaError:
+            return  # no fixture could take it
+        match = _recorded_match(submit)
+        if "id" in fields:
+            self._running[fields["id"]] = (match, _monotonic())
+        elif answer.status >= 400:
+            response = {"status": answer.status, "error": fields.get("error", {})}
             retry_after = answer.headers.get("retry-after", "")
-            if isinstance(error, dict):
-                parts = ("message", "metadata")
-                response["error"] = {k: error[k] for k in parts if k in error}
-            if re.fullmatch("[0-9]{1,9}", retry_after):
+            if retry_after.isdecimal():
                 response["retryAfter"] = request.note.retry_after = int(retry_after)
             self._keep({"match": match, "response": response})
-        elif route == "get_video" and status in ENDING_NAMES and key:
-            if self._video(key).get("status") == status:
-                return
-            usage, urls = value.get("usage"), value.get("unsigned_urls")
-            video: Json = {"status": status, "stored": "urls" in value}
-            if status != Status.COMPLETED.value:
-                if isinstance(value.get("error"), str):
-                    video["error"] = value["error"]
-            elif isinstance(usage, dict) and isinstance(urls, list):
-                video["count"] = len(urls)
-                known = ("cost", "is_byok")
-                video.update({name: usage[name] for name in known if name in usage})
-            fixture = {"match": json.loads(key), "response": {"video": video}}
-            self._keep({**fixture, "_took": f"{now - started:.1f} s"})
 
-    def _video(self, key: str) -> Json:  # self._lock is held
-        video: Json = self._fixtures.get(key, {}).get("response", {}).get("video", {})
-        return video
+    def _learn_ending(self, fields: Json) -> None:  # self._lock is held
+        job_id = fields["id"]
+        match, started = self._running.pop(job_id)
+        video = {"status": fields["status"], "stored": "urls" in fields}
+        video.update(fields.get("usage", {}))
+        if "error" in fields:
+            video["error"] = fields["error"]
+        if "unsigned_urls" in fields:
+            video["count"] = len(fields["unsigned_urls"])
+        took = f"{_monotonic() - started:.1f} s"
+        self._ended[job_id] = {"match": match, "response": {"video": video}, "_took": took}
+        self._keep(self._ended[job_id])
+
+    def _rewrite(self, value: Json, fields: Json, links: Links) -> None:
+        # self._lock is held
+        if "id" not in fields:
+            return
+        job_id = fields["id"]
+        if "polling_url" in fields:
+            value["polling_url"] = links.polling_url(job_id)
+        for index, _ in enumerate(fields.get("unsigned_urls", ())):
+            value["unsigned_urls"][index] = links.content_url(job_id, index)
+        for index, url in enumerate(fields.get("urls", ())):
+            value["urls"][index] = f"{links.content_url(job_id, index)}&signature=recorded"
+            self._signed[job_id, index] = url
 
     def _keep(self, fixture: Json) -> None:  # self._lock is held
         try:
@@ -4313,95 +4334,61 @@ class Recorder:
             self._mock.notice(printable(f"not recorded: {error}"))
             return
         self._fixtures[json.dumps(fixture["match"])] = fixture
-        self._write("recorded.json", {"fixtures": list(self._fixtures.values())})
+        self._write_json("recorded.json", {"fixtures": list(self._fixtures.values())})
 
-    def _differ(self, found: Iterable[str]) -> None:
-        with self._lock:
-            fresh = [text for text in dict.fromkeys(found) if text not in self.differences]
-            if fresh:
-                self.differences += fresh
-                self._write("differences.json", {"_differences": self.differences})
+    def _write_json(self, name: str, document: Json) -> None:  # self._lock is held
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        self._write(name, [text.encode()])
 
-    def _write(self, name: str, data: Json) -> None:  # self._lock is held
-        text = json.dumps(data, indent=2, ensure_ascii=False).encode()
+    def _write(self, name: str, blocks: Iterable[bytes]) -> None:  # self._lock is held
         path = os.path.join(self._folder, name)
         try:
             with open(f"{path}.part", "wb") as file:
-                file.write(text)
+                file.writelines(blocks)
             os.replace(f"{path}.part", path)
         except OSError as error:
             self._mock.notice(printable(f"not recorded: {path}: {error.strerror}"))
 
     def _stream(self, answer: Any, job_id: str, index: int) -> Iterator[bytes]:
         """The clip as it comes, kept as a file once it is whole."""
-        key, _ = self._jobs.get(job_id, ("", 0.0))
-        name = f"{hashlib.sha256(key.encode()).hexdigest()[:12]}-{index}.mp4"
-        part = os.path.join(self._folder, f"{name}.{threading.get_ident()}.part")
-        keeping = bool(key) and answer.status == 200
-        try:
-            with contextlib.suppress(OSError):
-                os.unlink(part)  # of a run that was killed
-            keeping = keeping and self._append(part, b"")
-            while block := answer.read1(_BLOCK_BYTES):
-                keeping = keeping and self._append(part, block)
-                yield block
-            if answer.length:
-                raise http.client.IncompleteRead(b"", answer.length)
-            if keeping:
-                self._keep_clip(key, name, part, index)
-        except http.client.HTTPException as error:
-            raise ConnectionError(f"the upstream's download broke off: {error}") from None
-        finally:
-            answer.close()
-            with contextlib.suppress(OSError):  # mostly it has its name by now
-                os.unlink(part)
+        import tempfile  # only recording needs it
 
-    def _append(self, path: str, block: bytes) -> bool:
-        try:
-            with open(path, "ab") as file:
-                file.write(block)
-        except OSError as error:
-            self._mock.notice(printable(f"not recorded: {path}: {error.strerror}"))
-            return False
-        return True
+        with answer, tempfile.TemporaryFile() as clip:
+            try:
+                while block := answer.read1(_BLOCK_BYTES):
+                    clip.write(block)
+                    yield block
+                if answer.length:
+                    raise http.client.IncompleteRead(b"", answer.length)
+            except http.client.HTTPException as error:
+                text = f"the upstream's download broke off: {error}"
+                raise ConnectionError(text) from None
+            clip.seek(0)
+            if answer.status == 200 and job_id in self._ended:
+                self._keep_clip(self._ended[job_id], index, clip)
 
-    def _keep_clip(self, key: str, name: str, part: str, index: int) -> None:
-        with self._lock, contextlib.suppress(OSError):
-            os.replace(part, os.path.join(self._folder, name))
-            video = self._video(key)
-            if video and index == 0:
-                video["file"] = name
-                self._keep(self._fixtures[key])
-
-
-def _usable_models(data: Any) -> Iterator[Json]:
-    """Of a list of models what a fixture file can hold."""
-    known = MODEL_SCHEMA["properties"]
-    for model in data if isinstance(data, list) else ():
-        if isinstance(model, dict):
-            kept = {key: model[key] for key in model if key in known}
-            if not any(issues_of(MODEL_SCHEMA, kept, strict=True)):
-                yield kept
+    def _keep_clip(self, fixture: Json, index: int, clip: IO[bytes]) -> None:
+        match = json.dumps(fixture["match"]).encode()
+        name = f"{hashlib.sha256(match).hexdigest()[:12]}-{index}.mp4"
+        with self._lock:
+            self._write(name, iter(lambda: clip.read(_BLOCK_BYTES), b""))
+            if index == 0:
+                video = {**fixture["response"]["video"], "file": name}
+                self._keep({**fixture, "response": {"video": video}})
 
 
 _NAMES_OF_A_TRY = ("session_id", "trace", "user")  # another one orders the same
 _UNRECORDED = ("model", "prompt", "callback_url", *_NAMES_OF_A_TRY)
 
 
-def _recorded_match(body: bytes) -> Json | None:
+def _recorded_match(submit: VideoRequest) -> Json:
     """What a submit must be like to get this answer again: images by number and kind only."""
-    try:
-        submit = parse_json(body)
-    except ValueError:
-        return None
-    if any(issues_of(REQUEST_SCHEMA, submit)):
-        return None
-    kept = {key: submit[key] for key in _FIELDS if key in submit and key not in _UNRECORDED}
-    for key, part in (("frame_images", "frame_type"), ("input_references", "type")):
-        if key in kept:
-            kept[key] = [{part: image[part]} for image in kept[key]]
-    prompt = {"equals": submit.get("prompt", "")}
-    return {"prompt": prompt, "model": submit["model"], "body": shorten(kept)}
+    names = [name for name in _FIELDS if name not in _UNRECORDED]
+    body = {name: submit.body[name] for name in names if name in submit.body}
+    for name, part in (("frame_images", "frame_type"), ("input_references", "type")):
+        if name in body:
+            body[name] = [{part: image[part]} for image in body[name]]
+    return {"prompt": {"equals": submit.prompt}, "model": submit.model, "body": body}
 
 
 # ============ 11. Findings: what the client does wrong ======================================
