@@ -4425,6 +4425,7 @@ class Finding(NamedTuple):
 
 
 Seen = tuple[str, str, list["Request"]]  # the rule, the text, the requests that show it
+Course = dict[str, list["Request"]]  # the requests about one job, by their route
 
 
 # What people write for a field of this API, from public trackers, and what they should write.
@@ -4449,11 +4450,10 @@ _MISTAKEN_FIELDS: dict[str, str] = json.loads("""{
 def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
     """What one request shows by itself: rules, each with its text."""
     note = request.note
-    kind = request.headers.get("content-type", "").partition(";")[0]
-    keyless = not request.headers.get("authorization")
     if note.route == "create_video":
         body = shown_body(request.body)
-        if isinstance(body, dict) and body:
+        kind = request.headers.get("content-type", "").partition(";")[0]
+        if isinstance(body, dict):
             yield from _mistakes_in_submit(body, job)
         elif "form" in kind and not request.body.lstrip().startswith((b"{", b"[")):
             # As the OpenAI SDK sends it; JSON has this type from curl.
@@ -4462,18 +4462,27 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
     if (note.hint or "").startswith("did you mean"):
         text = f"{request.method} {request.path} is no address of this API: {note.hint}"
         yield "wrong-address", text
-    signed = note.route == "get_video_content" and "signature" in request.parameters
-    if signed and not keyless:
-        text = "The API key was sent with a signed URL, which needs none and may be of any host"
-        cure = "whoever runs that has the key; send it to the API's own origin only"
-        yield "key-sent-elsewhere", f"{text}: {cure}"
-    asked_for = (note.route, note.status)
-    if asked_for == ("get_video_content", 401) and keyless and not signed:
-        text = "Content was asked for without the key (401): unsigned_urls need it; send it"
-        yield "download-without-key", f"{text}, or use the signed urls of the last poll"
-    if asked_for == ("get_video_content", 409) and note.shown in WAITING:
-        text = "Content was asked for before the job completed (409)"
-        yield "downloaded-too-early", f"{text}: poll until status completed"
+    if note.route != "get_video_content":
+        return
+    has_key = bool(request.headers.get("authorization"))
+    is_signed = "signature" in request.parameters
+    if has_key and is_signed:
+        yield (
+            "key-sent-elsewhere",
+            "The API key was sent with a signed URL, which needs none and may be of any host: "
+            "whoever runs that has the key; send it to the API's own origin only",
+        )
+    if note.status == 401 and not has_key and not is_signed:
+        yield (
+            "download-without-key",
+            "Content was asked for without the key (401): unsigned_urls need it; send it, or "
+            "use the signed urls of the last poll",
+        )
+    if note.status == 409 and note.shown in WAITING:
+        yield (
+            "downloaded-too-early",
+            "Content was asked for before the job completed (409): poll until status completed",
+        )
 
 
 def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]]:
@@ -4488,8 +4497,10 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
             text += " and the job billed"
         yield "ignored-field", f"{text}; {advice}"
     if body.get("frame_images") and body.get("input_references"):
-        text = "frame_images win: the input_references beside them are not used"
-        yield "references-dropped", f"{text}; send one of them"
+        yield (
+            "references-dropped",
+            "frame_images win: the input_references beside them are not used; send one of them",
+        )
     if job is None:
         return
 
@@ -4500,48 +4511,51 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
         text = f"size {shape.size} wins over the resolution or aspect_ratio beside it"
         yield "size-conflict", f"{text}; send one of them"
     for key in ("seed", "generate_audio"):
-        asked = body.get(key, False) is not False and body[key] is not None
-        if asked and getattr(model, key) is False:
-            text = (
-                f"{model.id} does not support {key}: it has no effect, and some providers"
+        if body.get(key, False) is not False and getattr(model, key) is False:
+            yield (
+                "unsupported-by-model",
+                f"{model.id} does not support {key}: it has no effect, and some providers "
+                "refuse it; leave it out for this model",
             )
-            yield "unsupported-by-model", f"{text} refuse it; leave it out for this model"
     if not model.pricing_skus:
         return  # a model without limits
     allowed = model.allowed_passthrough_parameters
     listed = ", ".join(allowed) or "none"
-    providers = (body.get("provider") or {}).get("options") or {}
-    for slug, options in providers.items():
+    for slug, options in body.get("provider", {}).get("options", {}).items():
         for key in [key for key in options if key not in allowed]:
-            text = f"provider.options.{slug}.{key} is dropped"
-            yield "unknown-option", f"{text}: {model.id} passes on {listed}"
+            text = (
+                f"provider.options.{slug}.{key} is dropped: {model.id} passes on {listed}"
+            )
+            yield "unknown-option", text
 
 
 def _contradicts(size: tuple[int, int], shape: Shape) -> bool:
     """Whether a size is another than what is asked for beside it, by more than rounding."""
-    wrong = False
-    if shape.resolution:
-        wrong = abs(min(size) / _SHORT_SIDES[shape.resolution] - 1) > 0.05
-    if shape.aspect_ratio:
-        wide, high = map(int, shape.aspect_ratio.split(":"))
-        wrong = wrong or abs(size[0] / size[1] * high / wide - 1) > 0.05
-    return wrong
+    if shape.resolution and abs(min(size) / _SHORT_SIDES[shape.resolution] - 1) > 0.05:
+        return True
+    if shape.aspect_ratio is None:
+        return False
+    wide, high = map(int, shape.aspect_ratio.split(":"))
+    return abs(size[0] / size[1] * high / wide - 1) > 0.05
 
 
-def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator[Seen]:
+def _mistakes_in_course(job: Job, course: Course, now: float) -> Iterator[Seen]:
     """What all requests about one job show."""
-    polls = [request for request in course if request.note.route == "get_video"]
-    ended = list(itertools.dropwhile(lambda poll: not _shows_end(poll), polls))
-    late = [poll for poll in ended[1:] if _sent_at(poll) >= ended[0].note.time]
+    submits, polls = course["create_video"], course["get_video"]
+    downloads = course["get_video_content"]
+    told = [poll for poll in polls if poll.note.shown in ENDINGS]
+    told = [poll for poll in told if poll.note.delivered is not False]
+    late = [poll for poll in told[1:] if _seconds_between(told[0], poll) >= 0]
     if len(late) > 1:  # one more is fine
-        text = f"{len(late)} polls after the client was told that the job is {job.ending.value}"
-        text += ": it never changes any more; stop at every final status"
-        yield "polled-after-end", text, late
+        yield (
+            "polled-after-end",
+            f"{len(late)} polls after the client was told that the job is {job.ending.value}: "
+            "it never changes any more; stop at every final status",
+            late,
+        )
 
-    downloads = [request for request in course if request.note.route == "get_video_content"]
-    submits = [request for request in course if request.note.route == "create_video"]
     knows_id = any(submit.note.delivered for submit in submits)
-    knows_end = ended or any(download.note.status == 200 for download in downloads)
+    knows_end = told or any(download.note.status == 200 for download in downloads)
     if knows_id and not knows_end and not job.callback_url:  # else it waits for the webhook
         last = (submits + polls)[-1]
         status = last.note.status
@@ -4553,24 +4567,23 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
         text += ": the job goes on and is paid; keep polling until it ends"
         yield "abandoned", text, [last]
 
-    completed = bool(ended) and ended[0].note.shown is Status.COMPLETED
     elsewhere = job.plan.unsigned_urls is not None
+    completed = told and job.ending is Status.COMPLETED
     if completed and job.plan.outputs and not downloads and not elsewhere:
         text = "Completed, and no output was downloaded; it is kept for a day only"
-        yield "never-downloaded", text, ended[:1]
-    by_index: dict[str, list[Request]] = defaultdict(list)
+        yield "never-downloaded", text, told[:1]
+    by_index = defaultdict(list)
     for download in downloads:
         by_index[download.parameters.get("index") or "0"].append(download)
     for tries in by_index.values():
         over = [t for t in tries if t.note.status == 200 and t.note.delivered is not None]
         if tries[-1:] == over and not any(is_whole_clip(t, job) for t in tries):
-            text = "The only download of this job was not a whole clip, and not tried again"
-            text += ": check length and type, and ask once more"
-            yield "broken-download-kept", text, over
-
-
-def _shows_end(poll: Request) -> bool:
-    return poll.note.shown in ENDINGS and poll.note.delivered is not False
+            yield (
+                "broken-download-kept",
+                "The only download of this job was not a whole clip, and not tried again: "
+                "check length and type, and ask once more",
+                over,
+            )
 
 
 def is_whole_clip(download: Request, job: Job) -> bool:
@@ -4581,6 +4594,11 @@ def is_whole_clip(download: Request, job: Job) -> bool:
     return is_clip and not replaced and note.delivered is True and job.plan.clip != b""
 
 
+def _seconds_between(first: Request, again: Request) -> float:
+    """From the answer to the one until the other was sent; negative if it did not wait."""
+    return again.note.time - again.note.ms / 1000 - first.note.time
+
+
 def _again(
     requests: Iterable[Request], key_of: Callable[[Request], Any]
 ) -> Iterator[tuple[Request, Request]]:
@@ -4588,13 +4606,9 @@ def _again(
     before: dict[Any, Request] = {}
     for request in requests:
         key = key_of(request)
-        if key in before and _sent_at(request) >= before[key].note.time:
+        if key in before and _seconds_between(before[key], request) >= 0:
             yield before[key], request
         before[key] = request
-
-
-def _sent_at(request: Request) -> float:
-    return request.note.time - request.note.ms / 1000
 
 
 def _order_of(submit: Request) -> str:
@@ -4612,19 +4626,23 @@ def _mistakes_in_repeating(
     for first, again in _again(paid, lambda r: (scope_of(r), _order_of(r))):
         if first.note.delivered is False:
             made = [jobs.get(submit.note.job_id or "") for submit in (first, again)]
-            cost = js_number(sum(job.cost or 0 for job in made if job))
-            text = (
-                f"Submitted again after a lost answer: two jobs, ${cost:.2f}, both charged"
+            cost = sum(job.cost or 0 for job in made if job)
+            yield (
+                "paid-twice",
+                f"Submitted again after a lost answer: two jobs, ${cost:.2f}, both charged; do "
+                "not repeat a POST whose answer never came",
+                [first, again],
             )
-            text += "; do not repeat a POST whose answer never came"
-            yield "paid-twice", text, [first, again]
     for first, again in _again(requests, lambda r: (scope_of(r), r.method, r.path)):
-        waited = _sent_at(again) - first.note.time
+        waited = _seconds_between(first, again)
         asked = first.note.retry_after or 0
         if waited < asked - 0.1:
-            text = f"Came back after {waited:.1f} s although Retry-After said {asked} s"
-            text += ": that prolongs the limit; wait as long as it says"
-            yield "retry-after-ignored", text, [first, again]
+            yield (
+                "retry-after-ignored",
+                f"Came back after {waited:.1f} s although Retry-After said {asked} s: that "
+                "prolongs the limit; wait as long as it says",
+                [first, again],
+            )
     routed = [request for request in requests if request.note.route not in ("", "get_key")]
     for first, again in _again(
         routed,
@@ -4633,49 +4651,59 @@ def _mistakes_in_repeating(
         note = first.note
         if note.status == again.note.status and note.status in (400, 401, 402, 403, 413):
             said = repr(note.error) if note.error else "its message"
-            text = f"The same request again after a {note.status}, which it will get again"
-            text += f": show {said} to your user instead"
-            yield "refusal-retried", text, [first, again]
+            yield (
+                "refusal-retried",
+                f"The same request again after a {note.status}, which it will get again: show "
+                f"{said} to your user instead",
+                [first, again],
+            )
 
 
 def findings_of(mock: VideoMock) -> list[Finding]:
     """All findings, in the order of the requests that show them."""
-    came = mock.store.totals()["requests"]
     requests = list(mock.store.newest_requests())[::-1]
     jobs = mock.store.all_jobs()
-    courses = defaultdict(list)
+    courses = defaultdict[str, Course](lambda: defaultdict(list))
     seen = list[Seen]()
-    forgotten = came - len(requests)
-    if forgotten > 0:
-        text = f"The journal has forgotten {forgotten} requests"
-        text += ": what they showed is missing; see --max-requests"
+    if requests and requests[0].note.seq > 1:
+        text = (
+            f"The journal has forgotten {requests[0].note.seq - 1} requests: what they showed "
+            "is missing; see --max-requests"
+        )
         seen.append(("journal-forgot", text, []))
     for request in requests:
         job = jobs.get(request.note.job_id or "")
         seen += [(rule, text, [request]) for rule, text in mistakes_in(request, job)]
         if job is not None and request.method != "HEAD":
-            courses[job.id].append(request)
+            courses[job.id][request.note.route].append(request)
     for key, course in courses.items():
         seen += _mistakes_in_course(jobs[key], course, mock.now())
     seen += _mistakes_in_repeating(requests, jobs)
     for delivery in mock.courier.deliveries():
         if delivery.state == "failed":
-            text = f"The webhook of {delivery.job.id} was not accepted in {len(delivery.attempts)}"
-            text += " attempts: answer 2xx within 10 s, and do the work afterwards"
-            seen.append(("webhook-unanswered", text, courses[delivery.job.id][:1]))
+            text = (
+                f"The webhook of {delivery.job.id} was not accepted in "
+                f"{len(delivery.attempts)} attempts: answer 2xx within 10 s, and do the work "
+                "afterwards"
+            )
+            submits = courses[delivery.job.id]["create_video"]
+            seen.append(("webhook-unanswered", text, submits))
     for text in mock.recorder.differences:
         text += "; if production says so, the mock is wrong: tell its authors"
         seen.append(("differs-from-mock", text, []))
+
     findings = []
     for rule, text, shown_by in seen:
-        seqs = tuple(request.note.seq for request in shown_by)
         job_id = scope = None
         age = 0.0
-        for request in shown_by[-1:]:
-            job_id, scope = request.note.job_id, scope_of(request)
-            if job_id in jobs:
-                scope = jobs[job_id].scope
-            age = round(mock.now() - request.note.time, 1)
+        if shown_by:
+            last = shown_by[-1]
+            job_id = last.note.job_id
+            scope = scope_of(last)
+            age = round(mock.now() - last.note.time, 1)
+        if job_id in jobs:
+            scope = jobs[job_id].scope
+        seqs = tuple(request.note.seq for request in shown_by)
         so_far = rule in _SO_FAR
         findings.append(Finding(rule, RULES[rule], text, job_id, seqs, scope, so_far, age))
     return sorted(findings, key=lambda finding: finding.requests[-1:])
@@ -4776,13 +4804,13 @@ def verdict_of(
         reason = f"still running after {stopped_after:g} s: stopped"
     elif succeeded and not delivered:
         reason = "success although no whole clip was delivered"
-    elif delivered and not succeeded and not stopped_after:
+    elif delivered and not succeeded:
         reason = "failure although a whole clip was delivered"
     elif errors:
         reason = errors[0]
     elif trial.reachable and not delivered:
         reason = "gave up, although patience gets the clip"
-    elif not arrived and not stopped_after:
+    elif not arrived:
         reason = "no request arrived: does it use OPENROUTER_BASE_URL?"
     passed = not reason
     if passed:
