@@ -4191,9 +4191,6 @@ def _ask(url: str, request: Request, headers: dict[str, str]) -> tuple[Any, byte
             return answer, None
         with answer:
             body = answer.read()
-        # Nothing came, and its head does not say that this is all.
-        if not body and answer.length is None:
-            raise http.client.HTTPException("an answer that broke off")
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or type(error).__name__
         raise ApiError(502, f"The upstream could not be reached: {reason}") from None
@@ -4272,11 +4269,12 @@ class Recorder:
 
     def _learn(self, request: Request, answer: Any, value: Json, fields: Json) -> None:
         # self._lock is held
-        if request.note.route == "create_video":
+        route = request.note.route
+        if route == "create_video":
             self._learn_submit(request, answer, fields)
         elif fields.get("status") in ENDING_NAMES and fields.get("id") in self._running:
             self._learn_ending(fields)
-        elif isinstance(value.get("data"), list):
+        elif route == "list_video_models" and isinstance(value.get("data"), list):
             models = [
                 _known(MODEL_SCHEMA, model)
                 for model in value["data"]
@@ -4304,12 +4302,10 @@ class Recorder:
     def _learn_ending(self, fields: Json) -> None:  # self._lock is held
         job_id = fields["id"]
         match, started = self._running.pop(job_id)
-        video = {"status": fields["status"], "stored": "urls" in fields}
+        video: Json = {key: fields[key] for key in ("status", "error") if key in fields}
         video.update(fields.get("usage", {}))
-        if "error" in fields:
-            video["error"] = fields["error"]
-        if "unsigned_urls" in fields:
-            video["count"] = len(fields["unsigned_urls"])
+        video["stored"] = "urls" in fields
+        video["count"] = len(fields.get("unsigned_urls", ()))
         took = f"{_monotonic() - started:.1f} s"
         self._ended[job_id] = {"match": match, "response": {"video": video}, "_took": took}
         self._keep(self._ended[job_id])
@@ -4383,11 +4379,11 @@ _UNRECORDED = ("model", "prompt", "callback_url", *_NAMES_OF_A_TRY)
 
 def _recorded_match(submit: VideoRequest) -> Json:
     """What a submit must be like to get this answer again: images by number and kind only."""
-    names = [name for name in _FIELDS if name not in _UNRECORDED]
-    body = {name: submit.body[name] for name in names if name in submit.body}
-    for name, part in (("frame_images", "frame_type"), ("input_references", "type")):
-        if name in body:
-            body[name] = [{part: image[part]} for image in body[name]]
+    sent = submit.body
+    body = {key: sent[key] for key in _FIELDS if key in sent and key not in _UNRECORDED}
+    for key, part in (("frame_images", "frame_type"), ("input_references", "type")):
+        if key in body:
+            body[key] = [{part: image[part]} for image in body[key]]
     return {"prompt": {"equals": submit.prompt}, "model": submit.model, "body": body}
 
 
@@ -4425,7 +4421,6 @@ class Finding(NamedTuple):
 
 
 Seen = tuple[str, str, list["Request"]]  # the rule, the text, the requests that show it
-Course = dict[str, list["Request"]]  # the requests about one job, by their route
 
 
 # What people write for a field of this API, from public trackers, and what they should write.
@@ -4488,9 +4483,7 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
 def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]]:
     # Production strips unknown top-level keys silently.
     for key in [key for key in body if key not in _FIELDS]:
-        cure = _MISTAKEN_FIELDS.get(key)
-        if cure is None:
-            cure = "".join(most_like(key, _FIELDS))
+        cure = _MISTAKEN_FIELDS.get(key, "".join(most_like(key, _FIELDS)))
         advice = f'use "{cure}"' if cure else "leave it out, there is no such thing here"
         text = f'"{key}" is no field of this API: it is dropped silently'
         if job is not None:
@@ -4531,20 +4524,21 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
 
 def _contradicts(size: tuple[int, int], shape: Shape) -> bool:
     """Whether a size is another than what is asked for beside it, by more than rounding."""
-    if shape.resolution and abs(min(size) / _SHORT_SIDES[shape.resolution] - 1) > 0.05:
-        return True
-    if shape.aspect_ratio is None:
-        return False
-    wide, high = map(int, shape.aspect_ratio.split(":"))
-    return abs(size[0] / size[1] * high / wide - 1) > 0.05
+    width, height = size
+    short = _SHORT_SIDES.get(shape.resolution or "", min(size))
+    ratio = shape.aspect_ratio or f"{width}:{height}"
+    wide, high = map(int, ratio.split(":"))
+    deviations = (min(size) / short - 1, width / height * high / wide - 1)
+    return max(map(abs, deviations)) > 0.05
 
 
-def _mistakes_in_course(job: Job, course: Course, now: float) -> Iterator[Seen]:
+def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator[Seen]:
     """What all requests about one job show."""
-    submits, polls = course["create_video"], course["get_video"]
-    downloads = course["get_video_content"]
-    told = [poll for poll in polls if poll.note.shown in ENDINGS]
-    told = [poll for poll in told if poll.note.delivered is not False]
+    submits = [request for request in course if request.note.route == "create_video"]
+    polls = [request for request in course if request.note.route == "get_video"]
+    downloads = [request for request in course if request.note.route == "get_video_content"]
+    ends = [poll for poll in polls if poll.note.shown in ENDINGS]
+    told = [poll for poll in ends if poll.note.delivered is not False]
     late = [poll for poll in told[1:] if _seconds_between(told[0], poll) >= 0]
     if len(late) > 1:  # one more is fine
         yield (
@@ -4614,8 +4608,9 @@ def _again(
 def _order_of(submit: Request) -> str:
     """What a submit orders: its body without what only names this try."""
     body = shown_body(submit.body)
-    ordered = {key: body[key] for key in body if key not in _NAMES_OF_A_TRY}
-    return json.dumps(ordered, sort_keys=True)
+    if isinstance(body, dict):  # of a huge one only the beginning is kept, as text
+        body = {key: body[key] for key in body if key not in _NAMES_OF_A_TRY}
+    return json.dumps(body, sort_keys=True)
 
 
 def _mistakes_in_repeating(
@@ -4643,12 +4638,13 @@ def _mistakes_in_repeating(
                 "prolongs the limit; wait as long as it says",
                 [first, again],
             )
-    routed = [request for request in requests if request.note.route not in ("", "get_key")]
     for first, again in _again(
-        routed,
+        requests,
         lambda r: (scope_of(r), r.method, r.url, r.headers.get("authorization"), r.body),
     ):
         note = first.note
+        if note.route in ("", "get_key"):
+            continue  # keys may be tried; of what no handler took, the body is unknown
         if note.status == again.note.status and note.status in (400, 401, 402, 403, 413):
             said = repr(note.error) if note.error else "its message"
             yield (
@@ -4663,7 +4659,7 @@ def findings_of(mock: VideoMock) -> list[Finding]:
     """All findings, in the order of the requests that show them."""
     requests = list(mock.store.newest_requests())[::-1]
     jobs = mock.store.all_jobs()
-    courses = defaultdict[str, Course](lambda: defaultdict(list))
+    courses = defaultdict(list)
     seen = list[Seen]()
     if requests and requests[0].note.seq > 1:
         text = (
@@ -4675,7 +4671,7 @@ def findings_of(mock: VideoMock) -> list[Finding]:
         job = jobs.get(request.note.job_id or "")
         seen += [(rule, text, [request]) for rule, text in mistakes_in(request, job)]
         if job is not None and request.method != "HEAD":
-            courses[job.id][request.note.route].append(request)
+            courses[job.id].append(request)
     for key, course in courses.items():
         seen += _mistakes_in_course(jobs[key], course, mock.now())
     seen += _mistakes_in_repeating(requests, jobs)
@@ -4686,8 +4682,7 @@ def findings_of(mock: VideoMock) -> list[Finding]:
                 f"{len(delivery.attempts)} attempts: answer 2xx within 10 s, and do the work "
                 "afterwards"
             )
-            submits = courses[delivery.job.id]["create_video"]
-            seen.append(("webhook-unanswered", text, submits))
+            seen.append(("webhook-unanswered", text, courses[delivery.job.id][:1]))
     for text in mock.recorder.differences:
         text += "; if production says so, the mock is wrong: tell its authors"
         seen.append(("differs-from-mock", text, []))
@@ -4792,8 +4787,8 @@ def verdict_of(
     succeeded: bool,
     delivered: bool,
     findings: Sequence[Json],
-    stopped_after: float = 0,
-    arrived: bool = True,
+    stopped_after: float,
+    arrived: bool,
 ) -> Json:
     """Whether the client passes, in a word why, and what else is to be said."""
     findings = [finding for finding in findings if finding["rule"] not in trial.excused]
