@@ -4191,6 +4191,9 @@ def _ask(url: str, request: Request, headers: dict[str, str]) -> tuple[Any, byte
             return answer, None
         with answer:
             body = answer.read()
+        # Nothing came, and its head does not say that this is all.
+        if not body and answer.length is None:
+            raise http.client.HTTPException("an answer that broke off")
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or type(error).__name__
         raise ApiError(502, f"The upstream could not be reached: {reason}") from None
@@ -4490,7 +4493,9 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
 def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]]:
     # Production strips unknown top-level keys silently.
     for key in [key for key in body if key not in _FIELDS]:
-        cure = _MISTAKEN_FIELDS.get(key, "".join(most_like(key, _FIELDS)))
+        cure = _MISTAKEN_FIELDS.get(key)
+        if cure is None:
+            cure = "".join(most_like(key, _FIELDS))
         advice = f'use "{cure}"' if cure else "leave it out, there is no such thing here"
         text = f'"{key}" is no field of this API: it is dropped silently'
         if job is not None:

@@ -4199,6 +4199,7 @@ def test_a_poll_that_overtakes_does_not_move_a_job_back(tmp_path: Path) -> None:
         (sent(200, b"{not json"), 200, "{not json"),
         (sent(200, [1, 2]), 200, "[1, 2]"),
         (b"no HTTP at all\r\n\r\n", 502, "could not be reached"),
+        (b"HTTP/1.1 200 OK\r\n", 502, '"code":502'),
         (b"", 502, "could not be reached"),
         (sent(200, RUNNING, short=20), 502, '"code":502'),
         (sent(200, RUNNING, short=len(json.dumps(RUNNING))), 502, '"code":502'),
