@@ -4053,9 +4053,9 @@ def answer_preflight(mock: VideoMock, request: Request) -> Response:
 # but for the origin of its URLs.  What was learnt is kept as fixtures, which replay it without a
 # key; how an answer differs from what this file takes for the contract is kept as well.
 
-# What the mock takes for the contract: by handler, or by the status that a poll shows.
+# What the mock takes for the contract: by the handler of a request, or by what its answer shows.
 _CONTRACT: dict[str, Json] = json.loads("""{
-  "create_video": {"type": "object", "required": ["id", "polling_url", "status"],
+  "create_video": {"status": 202, "type": "object", "required": ["id", "polling_url", "status"],
     "properties": {"id": {"type": "string"}, "polling_url": {"type": "string"},
       "status": {"enum": ["pending"]}}},
   "waiting": {"type": "object", "required": ["id", "generation_id", "polling_url", "status"],
@@ -4066,7 +4066,7 @@ _CONTRACT: dict[str, Json] = json.loads("""{
     "properties": {"id": {"type": "string"}, "generation_id": {"type": "string"},
       "polling_url": {"type": "string"}, "status": {"enum": ["completed"]},
       "unsigned_urls": {"type": "array", "items": {"type": "string"}},
-      "urls": {"type": "array", "items": {"type": "string"}},
+      "urls": {"type": "array", "items": {"type": "string", "format": "url"}},
       "expires_at": {"type": "int"},
       "usage": {"type": "object", "required": ["cost", "is_byok"],
         "properties": {"cost": {"type": "number", "nullable": true},
@@ -4076,6 +4076,7 @@ _CONTRACT: dict[str, Json] = json.loads("""{
     "properties": {"id": {"type": "string"}, "generation_id": {"type": "string"},
       "polling_url": {"type": "string"}, "status": {"enum": ["failed", "cancelled", "expired"]},
       "error": {"type": "string"}}},
+  "get_video_content": {"media_type": "video/mp4", "properties": {}},
   "error": {"type": "object", "required": ["error"], "properties": {"error": {
     "type": "object", "required": ["message", "code"], "properties": {
       "message": {"type": "string"}, "code": {"type": "int"}, "metadata": {"type": "object"}}}}},
@@ -4089,7 +4090,7 @@ _CONTRACT["list_video_models"]["properties"]["data"]["items"] = {
 }
 _UPSTREAM_SECONDS = 60.0  # of silence
 _KEPT_HEADERS = (
-    "content-type|content-range|retry-after|x-generation-id|location|x-ratelimit-.*"
+    "(?i)content-type|content-range|retry-after|x-generation-id|location|x-ratelimit-.*"
 )
 _UNSENT_HEADERS = (
     "host|connection|content-length|transfer-encoding|accept-encoding|expect|"
@@ -4097,45 +4098,61 @@ _UNSENT_HEADERS = (
 )
 
 
+def _form_of(route: str, status: int, answer: Any) -> str:
+    """Which part of the contract an answer falls under."""
+    fields = answer if isinstance(answer, dict) else {}
+    if fields.get("success") is False:
+        return "schema failure"
+    if status >= 400:
+        return "error"
+    if route == "get_video":
+        return _FORM_OF_POLL.get(str(fields.get("status")), "waiting")
+    return route
+
+
 def differences_from_contract(
     route: str, status: int, kind: str, answer: Any
 ) -> Iterator[str]:
     """How an upstream's answer differs from what the mock would have said."""
+    form = _form_of(route, status, answer)
+    contract = _CONTRACT.get(form, {})
+    usual = contract.get("status", 200)
+    media_type = contract.get("media_type", "application/json")
     place = route
-    name = route
-    form = "application/json"
-    usual = 200
-    if status >= 400:
-        usual = status
-        name = "error"
-        if isinstance(answer, dict) and answer.get("success") is False:
-            return  # the envelope of schema failures
-    elif route == "create_video":
-        usual = 202
-    elif route == "get_video_content":
-        form = "video/mp4"
-    elif route == "get_video":
-        fields = answer if isinstance(answer, dict) else {}
-        name = _FORM_OF_POLL.get(str(fields.get("status")), "waiting")
-    if name != route:
-        place = f"{route} ({name})"
-    if status != usual:
+    if form != route:
+        place = f"{route} ({form})"
+    if status < 400 and status != usual:
         yield f"{route}: status {status} instead of {usual}"
-    if not kind.startswith(form):
-        yield f"{route}: content type {kind or 'none'} instead of {form}"
-    elif name in _CONTRACT:
-        for issue in issues_of(_CONTRACT[name], answer, strict=True):
-            path = re.sub("[0-9]+", "0", ".".join(map(str, issue["path"])))
-            text = re.sub(".*received undefined", "is missing", issue["message"])
-            yield f"{place}: {path}: {text}"
-        keys = list(_CONTRACT[name]["properties"])
-        known = [key for key in answer if key in keys] if isinstance(answer, dict) else []
-        if known != sorted(known, key=keys.index):
-            yield f"{place}: the keys come in another order: {', '.join(known)}"
+    if not kind.startswith(media_type):
+        yield f"{route}: content type {kind or 'none'} instead of {media_type}"
+        return
+    for issue in issues_of(contract, answer, strict=True):
+        path = re.sub("[0-9]+", "0", ".".join(map(str, issue["path"])))
+        text = re.sub(".*received undefined", "is missing", issue["message"])
+        yield f"{place}: {path}: {text}"
+    if isinstance(answer, dict):
+        known = _known(contract, answer)
+        order = [key for key in answer if key in known]
+        if order != list(known):
+            yield f"{place}: the keys come in another order: {', '.join(order)}"
 
 
-def _ask(url: str, request: Request, headers: dict[str, str]) -> Any:
-    """The upstream's answer; a redirect or an error is one like others."""
+def _known(schema: Json, value: Any) -> Any:
+    """Of an object those fields that are as the schema says, in its order; else the value."""
+    if "properties" not in schema or not isinstance(value, dict):
+        return value
+    return {
+        key: _known(field, value[key])
+        for key, field in schema["properties"].items()
+        if key in value and not any(issues_of(field, value[key]))
+    }
+
+
+def _ask(url: str, request: Request, headers: dict[str, str]) -> tuple[Any, bytes | None]:
+    """The upstream's answer and its body, None for a clip's; ApiError 502 without an answer.
+
+    A redirect or an error is an answer like others.
+    """
     import urllib.request  # only recording needs it
 
     asked = urllib.request.Request(
@@ -4144,7 +4161,19 @@ def _ask(url: str, request: Request, headers: dict[str, str]) -> Any:
     opener = urllib.request.OpenerDirector()
     for handler in ("ProxyHandler", "HTTPHandler", "HTTPSHandler"):
         opener.add_handler(getattr(urllib.request, handler)())
-    return opener.open(asked, timeout=_UPSTREAM_SECONDS)
+    try:
+        answer: Any = opener.open(asked, timeout=_UPSTREAM_SECONDS)
+        if request.note.route == "get_video_content" and answer.status in (200, 206):
+            return answer, None
+        with answer:
+            body = answer.read()
+        # Nothing came, and its head does not say that this is all.
+        if not body and answer.length is None:
+            raise http.client.HTTPException("an answer that broke off")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or type(error).__name__
+        raise ApiError(502, f"The upstream could not be reached: {reason}") from None
+    return answer, body
 
 
 class Recorder:
@@ -4155,229 +4184,193 @@ class Recorder:
         self._folder = mock.config.record
         self._lock = threading.Lock()  # guards what writes the fields below, and the files
         self._fixtures: dict[str, Json] = {}  # by their match as JSON
-        # By upstream's id: the match and when it was submitted; its urls as they came.
-        self._jobs: dict[str, tuple[str, float]] = {}
-        self._signed: dict[str, list[str]] = {}
+        # By the upstream's ids: running jobs, each with its match and when it was submitted;
+        # the fixtures of those that ended; where the signed urls lead, by index as well.
+        self._running: dict[str, tuple[Json, float]] = {}
+        self._ended: dict[str, Json] = {}
+        self._signed: dict[tuple[str, int], str] = {}
         self.differences: list[str] = []
         if not self._folder:
             return
-        path = os.path.join(self._folder, "recorded.json")
         try:
             os.makedirs(self._folder, exist_ok=True)
         except OSError as error:
             raise SetupError(f"record: {self._folder}: {error.strerror}") from None
+        path = os.path.join(self._folder, "recorded.json")
         if os.path.exists(path):
             # If it is broken, SetupError: else the next recording would wipe it out.
-            sources = [
-                fixture.source for fixture in part_of_file(path, _stamp(path)).fixtures
-            ]
-            self._fixtures = {json.dumps(source["match"]): source for source in sources}
+            for fixture in part_of_file(path, _stamp(path)).fixtures:
+                self._fixtures[json.dumps(fixture.source["match"])] = fixture.source
 
     def pass_on(self, request: Request, job_id: str) -> Response:
         """The upstream's answer with URLs on the mock's origin; 502 if there is none."""
+        # 1. Ask.
         route = request.note.route
         index = index_of(request)
         url = self._mock.config.upstream.rstrip("/") + request.url.removeprefix(API)
         sent = request.headers.items()
         headers = {k: v for k, v in sent if not re.fullmatch(_UNSENT_HEADERS, k)}
         if "signature" in request.parameters:  # which may lead to another host
+            url = self._signed.get((job_id, index), url)
             for name in _SECRET_HEADERS:
                 headers.pop(name, None)
-            signed = self._signed.get(job_id, [])
-            if index < len(signed) and is_url(signed[index]):
-                url = signed[index]
-        text = b""
-        value = None
-        try:
-            answer = _ask(url, request, headers)
-            is_clip = route == "get_video_content" and answer.status in (200, 206)
-            if not is_clip:
-                with answer:
-                    text = answer.read()
-                # Nothing came, and its head does not say that this is all.
-                if not text and answer.length is None:
-                    raise http.client.HTTPException("an answer that broke off")
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or type(error).__name__
-            raise ApiError(502, f"The upstream could not be reached: {reason}") from None
-        with contextlib.suppress(ValueError):
-            value = parse_json(text)
-        kind = answer.headers.get("content-type", "")
-        if request.method != "HEAD":
-            self._differ(differences_from_contract(route, answer.status, kind, value))
+        answer, body = _ask(url, request, headers)
         came = answer.headers.items()
-        kept = tuple(
-            (k, " ".join(v.split()))
-            for k, v in came
-            if re.fullmatch(_KEPT_HEADERS, k.lower())
-        )
-        kept += _API_HEADERS
-        if is_clip:
-            stream = self._stream(answer, job_id, index)
-            return Response(answer.status, b"", kept, stream, live=True)
-        if isinstance(value, dict):
+        kept = [(k, " ".join(v.split())) for k, v in came if re.fullmatch(_KEPT_HEADERS, k)]
+        response = Response(answer.status, body or b"", (*kept, *_API_HEADERS))
+
+        # 2. Learn from it.
+        value = None
+        with contextlib.suppress(ValueError):
+            value = parse_json(response.body)
+        if request.method != "HEAD":
+            kind = answer.headers.get("content-type", "")
+            self._keep_differences(
+                differences_from_contract(route, answer.status, kind, value)
+            )
+        form = _form_of(route, answer.status, value)
+        if form in _CONTRACT and isinstance(value, dict):
+            fields = _known(_CONTRACT[form], value)
             with self._lock:
-                self._learn(request, answer, value)
-                value = self._rewritten(value, self._mock.links(request))
-            text = to_json(value)
-        return Response(answer.status, text, kept)
+                self._learn(request, answer, value, fields)
+                self._rewrite(value, fields, self._mock.links(request))
+            response = response._replace(body=to_json(value))
 
-    def _rewritten(self, value: Json, links: Links) -> Json:  # self._lock is held
-        """The answer with its URLs on the mock's origin."""
-        job_id = value.get("id")
-        wire = dict(value)
-        if not isinstance(job_id, str):
-            return value
-        if isinstance(wire.get("polling_url"), str):
-            wire["polling_url"] = links.polling_url(job_id)
-        for key, more in (("unsigned_urls", ""), ("urls", "&signature=recorded")):
-            if isinstance(wire.get(key), list):
-                count = len(wire[key])
-                wire[key] = [links.content_url(job_id, i) + more for i in range(count)]
-        if isinstance(value.get("urls"), list):
-            self._signed[job_id] = list(map(str, value["urls"]))
-        return wire
+        # 3. A clip goes on as it comes.
+        if body is None:
+            stream = self._stream(answer, job_id, index)
+            response = response._replace(stream=stream, live=True)
+        return response
 
-    def _learn(self, request: Request, answer: Any, value: Json) -> None:
-        # Keeps what an answer says; self._lock is held.
+    def _keep_differences(self, found: Iterable[str]) -> None:
+        with self._lock:
+            fresh = [text for text in dict.fromkeys(found) if text not in self.differences]
+            if fresh:
+                self.differences += fresh
+                self._write_json("differences.json", {"_differences": self.differences})
+
+    def _learn(self, request: Request, answer: Any, value: Json, fields: Json) -> None:
+        # self._lock is held
         route = request.note.route
-        status = value.get("status")
-        now = _monotonic()
-        match = _recorded_match(request.body)
-        key, started = self._jobs.get(str(value.get("id")), ("", now))
-        if route == "list_video_models" and answer.status == 200:
-            models = list(_usable_models(value.get("data")))
+        if route == "create_video":
+            self._learn_submit(request, answer, fields)
+        elif fields.get("status") in ENDING_NAMES and fields.get("id") in self._running:
+            self._learn_ending(fields)
+        elif route == "list_video_models" and isinstance(value.get("data"), list):
+            models = [
+                _known(MODEL_SCHEMA, model)
+                for model in value["data"]
+                if not any(issues_of(MODEL_SCHEMA, model))
+            ]
             if models:
-                self._write("models.json", {"models": models})
-        elif route == "create_video" and match and answer.status < 300:
-            self._jobs[str(value.get("id"))] = (json.dumps(match), now)
-        elif route == "create_video" and match:
-            if value.get("success") is False:
-                return  # a schema failure: this file finds it by itself
-            response: Json = {"status": answer.status}
-            error = value.get("error")
+                self._write_json("models.json", {"models": models})
+
+    def _learn_submit(self, request: Request, answer: Any, fields: Json) -> None:
+        # self._lock is held
+        try:
+            submit = parse_video_request(request.body)
+        except SchemaError:
+            return  # no fixture could take it
+        match = _recorded_match(submit)
+        if "id" in fields:
+            self._running[fields["id"]] = (match, _monotonic())
+        elif answer.status >= 400:
+            response = {"status": answer.status, "error": fields.get("error", {})}
             retry_after = answer.headers.get("retry-after", "")
-            if isinstance(error, dict):
-                parts = ("message", "metadata")
-                response["error"] = {k: error[k] for k in parts if k in error}
-            if re.fullmatch("[0-9]{1,9}", retry_after):
+            if retry_after.isdecimal():
                 response["retryAfter"] = request.note.retry_after = int(retry_after)
             self._keep({"match": match, "response": response})
-        elif route == "get_video" and status in ENDING_NAMES and key:
-            if self._video(key).get("status") == status:
-                return
-            usage, urls = value.get("usage"), value.get("unsigned_urls")
-            video: Json = {"status": status, "stored": "urls" in value}
-            if status != Status.COMPLETED.value:
-                if isinstance(value.get("error"), str):
-                    video["error"] = value["error"]
-            elif isinstance(usage, dict) and isinstance(urls, list):
-                video["count"] = len(urls)
-                known = ("cost", "is_byok")
-                video.update({name: usage[name] for name in known if name in usage})
-            fixture = {"match": json.loads(key), "response": {"video": video}}
-            self._keep({**fixture, "_took": f"{now - started:.1f} s"})
 
-    def _video(self, key: str) -> Json:  # self._lock is held
-        video: Json = self._fixtures.get(key, {}).get("response", {}).get("video", {})
-        return video
+    def _learn_ending(self, fields: Json) -> None:  # self._lock is held
+        job_id = fields["id"]
+        match, started = self._running.pop(job_id)
+        video: Json = {key: fields[key] for key in ("status", "error") if key in fields}
+        video.update(fields.get("usage", {}))
+        video["stored"] = "urls" in fields
+        video["count"] = len(fields.get("unsigned_urls", ()))
+        took = f"{_monotonic() - started:.1f} s"
+        self._ended[job_id] = {"match": match, "response": {"video": video}, "_took": took}
+        self._keep(self._ended[job_id])
+
+    def _rewrite(self, value: Json, fields: Json, links: Links) -> None:
+        # self._lock is held
+        if "id" not in fields:
+            return
+        job_id = fields["id"]
+        if "polling_url" in fields:
+            value["polling_url"] = links.polling_url(job_id)
+        for index, _ in enumerate(fields.get("unsigned_urls", ())):
+            value["unsigned_urls"][index] = links.content_url(job_id, index)
+        for index, url in enumerate(fields.get("urls", ())):
+            value["urls"][index] = f"{links.content_url(job_id, index)}&signature=recorded"
+            self._signed[job_id, index] = url
 
     def _keep(self, fixture: Json) -> None:  # self._lock is held
+        video = fixture["response"].get("video", {})
+        clip = _clip_name(fixture, 0)  # of this job, or of one like it
+        if video.get("count") and os.path.exists(os.path.join(self._folder, clip)):
+            video["file"] = clip
         try:
             fixture_from_json(fixture, "the upstream's answer", "", self._folder)
         except SetupError as error:
             self._mock.notice(printable(f"not recorded: {error}"))
             return
         self._fixtures[json.dumps(fixture["match"])] = fixture
-        self._write("recorded.json", {"fixtures": list(self._fixtures.values())})
+        self._write_json("recorded.json", {"fixtures": list(self._fixtures.values())})
 
-    def _differ(self, found: Iterable[str]) -> None:
-        with self._lock:
-            fresh = [text for text in dict.fromkeys(found) if text not in self.differences]
-            if fresh:
-                self.differences += fresh
-                self._write("differences.json", {"_differences": self.differences})
+    def _write_json(self, name: str, document: Json) -> None:  # self._lock is held
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+        self._write(name, [text.encode()])
 
-    def _write(self, name: str, data: Json) -> None:  # self._lock is held
-        text = json.dumps(data, indent=2, ensure_ascii=False).encode()
+    def _write(self, name: str, blocks: Iterable[bytes]) -> None:  # self._lock is held
         path = os.path.join(self._folder, name)
         try:
             with open(f"{path}.part", "wb") as file:
-                file.write(text)
+                file.writelines(blocks)
             os.replace(f"{path}.part", path)
         except OSError as error:
             self._mock.notice(printable(f"not recorded: {path}: {error.strerror}"))
 
     def _stream(self, answer: Any, job_id: str, index: int) -> Iterator[bytes]:
         """The clip as it comes, kept as a file once it is whole."""
-        key, _ = self._jobs.get(job_id, ("", 0.0))
-        name = f"{hashlib.sha256(key.encode()).hexdigest()[:12]}-{index}.mp4"
-        part = os.path.join(self._folder, f"{name}.{threading.get_ident()}.part")
-        keeping = bool(key) and answer.status == 200
-        try:
-            with contextlib.suppress(OSError):
-                os.unlink(part)  # of a run that was killed
-            keeping = keeping and self._append(part, b"")
-            while block := answer.read1(_BLOCK_BYTES):
-                keeping = keeping and self._append(part, block)
-                yield block
-            if answer.length:
-                raise http.client.IncompleteRead(b"", answer.length)
-            if keeping:
-                self._keep_clip(key, name, part, index)
-        except http.client.HTTPException as error:
-            raise ConnectionError(f"the upstream's download broke off: {error}") from None
-        finally:
-            answer.close()
-            with contextlib.suppress(OSError):  # mostly it has its name by now
-                os.unlink(part)
+        import tempfile  # only recording needs it
 
-    def _append(self, path: str, block: bytes) -> bool:
-        try:
-            with open(path, "ab") as file:
-                file.write(block)
-        except OSError as error:
-            self._mock.notice(printable(f"not recorded: {path}: {error.strerror}"))
-            return False
-        return True
-
-    def _keep_clip(self, key: str, name: str, part: str, index: int) -> None:
-        with self._lock, contextlib.suppress(OSError):
-            os.replace(part, os.path.join(self._folder, name))
-            video = self._video(key)
-            if video and index == 0:
-                video["file"] = name
-                self._keep(self._fixtures[key])
+        with answer, tempfile.TemporaryFile() as clip:
+            try:
+                while block := answer.read1(_BLOCK_BYTES):
+                    clip.write(block)
+                    yield block
+                if answer.length:
+                    raise http.client.IncompleteRead(b"", answer.length)
+            except http.client.HTTPException as error:
+                text = f"the upstream's download broke off: {error}"
+                raise ConnectionError(text) from None
+            clip.seek(0)
+            fixture = self._ended.get(job_id)
+            if answer.status == 200 and fixture:
+                blocks = iter(lambda: clip.read(_BLOCK_BYTES), b"")
+                with self._lock:
+                    self._write(_clip_name(fixture, index), blocks)
+                    self._keep(fixture)
 
 
-def _usable_models(data: Any) -> Iterator[Json]:
-    """Of a list of models what a fixture file can hold."""
-    known = MODEL_SCHEMA["properties"]
-    for model in data if isinstance(data, list) else ():
-        if isinstance(model, dict):
-            kept = {key: model[key] for key in model if key in known}
-            if not any(issues_of(MODEL_SCHEMA, kept, strict=True)):
-                yield kept
+def _clip_name(fixture: Json, index: int) -> str:
+    match = json.dumps(fixture["match"]).encode()
+    return f"{hashlib.sha256(match).hexdigest()[:12]}-{index}.mp4"
 
 
 _NAMES_OF_A_TRY = ("session_id", "trace", "user")  # another one orders the same
 _UNRECORDED = ("model", "prompt", "callback_url", *_NAMES_OF_A_TRY)
 
 
-def _recorded_match(body: bytes) -> Json | None:
+def _recorded_match(submit: VideoRequest) -> Json:
     """What a submit must be like to get this answer again: images by number and kind only."""
-    try:
-        submit = parse_json(body)
-    except ValueError:
-        return None
-    if any(issues_of(REQUEST_SCHEMA, submit)):
-        return None
-    kept = {key: submit[key] for key in _FIELDS if key in submit and key not in _UNRECORDED}
+    sent = submit.body
+    body = {key: sent[key] for key in _FIELDS if key in sent and key not in _UNRECORDED}
     for key, part in (("frame_images", "frame_type"), ("input_references", "type")):
-        if key in kept:
-            kept[key] = [{part: image[part]} for image in kept[key]]
-    prompt = {"equals": submit.get("prompt", "")}
-    return {"prompt": prompt, "model": submit["model"], "body": shorten(kept)}
+        if key in body:
+            body[key] = [{part: image[part]} for image in body[key]]
+    return {"prompt": {"equals": submit.prompt}, "model": submit.model, "body": body}
 
 
 # ============ 11. Findings: what the client does wrong ======================================
@@ -4438,11 +4431,10 @@ _MISTAKEN_FIELDS: dict[str, str] = json.loads("""{
 def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
     """What one request shows by itself: rules, each with its text."""
     note = request.note
-    kind = request.headers.get("content-type", "").partition(";")[0]
-    keyless = not request.headers.get("authorization")
     if note.route == "create_video":
         body = shown_body(request.body)
-        if isinstance(body, dict) and body:
+        kind = request.headers.get("content-type", "").partition(";")[0]
+        if isinstance(body, dict):
             yield from _mistakes_in_submit(body, job)
         elif "form" in kind and not request.body.lstrip().startswith((b"{", b"[")):
             # As the OpenAI SDK sends it; JSON has this type from curl.
@@ -4451,18 +4443,27 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
     if (note.hint or "").startswith("did you mean"):
         text = f"{request.method} {request.path} is no address of this API: {note.hint}"
         yield "wrong-address", text
-    signed = note.route == "get_video_content" and "signature" in request.parameters
-    if signed and not keyless:
-        text = "The API key was sent with a signed URL, which needs none and may be of any host"
-        cure = "whoever runs that has the key; send it to the API's own origin only"
-        yield "key-sent-elsewhere", f"{text}: {cure}"
-    asked_for = (note.route, note.status)
-    if asked_for == ("get_video_content", 401) and keyless and not signed:
-        text = "Content was asked for without the key (401): unsigned_urls need it; send it"
-        yield "download-without-key", f"{text}, or use the signed urls of the last poll"
-    if asked_for == ("get_video_content", 409) and note.shown in WAITING:
-        text = "Content was asked for before the job completed (409)"
-        yield "downloaded-too-early", f"{text}: poll until status completed"
+    if note.route != "get_video_content":
+        return
+    has_key = bool(request.headers.get("authorization"))
+    is_signed = "signature" in request.parameters
+    if has_key and is_signed:
+        yield (
+            "key-sent-elsewhere",
+            "The API key was sent with a signed URL, which needs none and may be of any host: "
+            "whoever runs that has the key; send it to the API's own origin only",
+        )
+    if note.status == 401 and not has_key and not is_signed:
+        yield (
+            "download-without-key",
+            "Content was asked for without the key (401): unsigned_urls need it; send it, or "
+            "use the signed urls of the last poll",
+        )
+    if note.status == 409 and note.shown in WAITING:
+        yield (
+            "downloaded-too-early",
+            "Content was asked for before the job completed (409): poll until status completed",
+        )
 
 
 def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]]:
@@ -4477,8 +4478,10 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
             text += " and the job billed"
         yield "ignored-field", f"{text}; {advice}"
     if body.get("frame_images") and body.get("input_references"):
-        text = "frame_images win: the input_references beside them are not used"
-        yield "references-dropped", f"{text}; send one of them"
+        yield (
+            "references-dropped",
+            "frame_images win: the input_references beside them are not used; send one of them",
+        )
     if job is None:
         return
 
@@ -4489,48 +4492,52 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
         text = f"size {shape.size} wins over the resolution or aspect_ratio beside it"
         yield "size-conflict", f"{text}; send one of them"
     for key in ("seed", "generate_audio"):
-        asked = body.get(key, False) is not False and body[key] is not None
-        if asked and getattr(model, key) is False:
-            text = (
-                f"{model.id} does not support {key}: it has no effect, and some providers"
+        if body.get(key, False) is not False and getattr(model, key) is False:
+            yield (
+                "unsupported-by-model",
+                f"{model.id} does not support {key}: it has no effect, and some providers "
+                "refuse it; leave it out for this model",
             )
-            yield "unsupported-by-model", f"{text} refuse it; leave it out for this model"
     if not model.pricing_skus:
         return  # a model without limits
     allowed = model.allowed_passthrough_parameters
     listed = ", ".join(allowed) or "none"
-    providers = (body.get("provider") or {}).get("options") or {}
-    for slug, options in providers.items():
+    for slug, options in body.get("provider", {}).get("options", {}).items():
         for key in [key for key in options if key not in allowed]:
-            text = f"provider.options.{slug}.{key} is dropped"
-            yield "unknown-option", f"{text}: {model.id} passes on {listed}"
+            text = (
+                f"provider.options.{slug}.{key} is dropped: {model.id} passes on {listed}"
+            )
+            yield "unknown-option", text
 
 
 def _contradicts(size: tuple[int, int], shape: Shape) -> bool:
     """Whether a size is another than what is asked for beside it, by more than rounding."""
-    wrong = False
-    if shape.resolution:
-        wrong = abs(min(size) / _SHORT_SIDES[shape.resolution] - 1) > 0.05
-    if shape.aspect_ratio:
-        wide, high = map(int, shape.aspect_ratio.split(":"))
-        wrong = wrong or abs(size[0] / size[1] * high / wide - 1) > 0.05
-    return wrong
+    width, height = size
+    short = _SHORT_SIDES.get(shape.resolution or "", min(size))
+    ratio = shape.aspect_ratio or f"{width}:{height}"
+    wide, high = map(int, ratio.split(":"))
+    deviations = (min(size) / short - 1, width / height * high / wide - 1)
+    return max(map(abs, deviations)) > 0.05
 
 
 def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator[Seen]:
     """What all requests about one job show."""
-    polls = [request for request in course if request.note.route == "get_video"]
-    ended = list(itertools.dropwhile(lambda poll: not _shows_end(poll), polls))
-    late = [poll for poll in ended[1:] if _sent_at(poll) >= ended[0].note.time]
-    if len(late) > 1:  # one more is fine
-        text = f"{len(late)} polls after the client was told that the job is {job.ending.value}"
-        text += ": it never changes any more; stop at every final status"
-        yield "polled-after-end", text, late
-
-    downloads = [request for request in course if request.note.route == "get_video_content"]
     submits = [request for request in course if request.note.route == "create_video"]
+    polls = [request for request in course if request.note.route == "get_video"]
+    downloads = [request for request in course if request.note.route == "get_video_content"]
+    ends = [poll for poll in polls if poll.note.shown in ENDINGS]
+    told = [poll for poll in ends if poll.note.delivered is not False]
+    late = [poll for poll in told[1:] if _seconds_between(told[0], poll) >= 0]
+    if len(late) > 1:  # one more is fine
+        yield (
+            "polled-after-end",
+            f"{len(late)} polls after the client was told that the job is {job.ending.value}: "
+            "it never changes any more; stop at every final status",
+            late,
+        )
+
     knows_id = any(submit.note.delivered for submit in submits)
-    knows_end = ended or any(download.note.status == 200 for download in downloads)
+    knows_end = told or any(download.note.status == 200 for download in downloads)
     if knows_id and not knows_end and not job.callback_url:  # else it waits for the webhook
         last = (submits + polls)[-1]
         status = last.note.status
@@ -4542,24 +4549,23 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
         text += ": the job goes on and is paid; keep polling until it ends"
         yield "abandoned", text, [last]
 
-    completed = bool(ended) and ended[0].note.shown is Status.COMPLETED
     elsewhere = job.plan.unsigned_urls is not None
+    completed = told and job.ending is Status.COMPLETED
     if completed and job.plan.outputs and not downloads and not elsewhere:
         text = "Completed, and no output was downloaded; it is kept for a day only"
-        yield "never-downloaded", text, ended[:1]
-    by_index: dict[str, list[Request]] = defaultdict(list)
+        yield "never-downloaded", text, told[:1]
+    by_index = defaultdict(list)
     for download in downloads:
         by_index[download.parameters.get("index") or "0"].append(download)
     for tries in by_index.values():
         over = [t for t in tries if t.note.status == 200 and t.note.delivered is not None]
         if tries[-1:] == over and not any(is_whole_clip(t, job) for t in tries):
-            text = "The only download of this job was not a whole clip, and not tried again"
-            text += ": check length and type, and ask once more"
-            yield "broken-download-kept", text, over
-
-
-def _shows_end(poll: Request) -> bool:
-    return poll.note.shown in ENDINGS and poll.note.delivered is not False
+            yield (
+                "broken-download-kept",
+                "The only download of this job was not a whole clip, and not tried again: "
+                "check length and type, and ask once more",
+                over,
+            )
 
 
 def is_whole_clip(download: Request, job: Job) -> bool:
@@ -4570,6 +4576,11 @@ def is_whole_clip(download: Request, job: Job) -> bool:
     return is_clip and not replaced and note.delivered is True and job.plan.clip != b""
 
 
+def _seconds_between(first: Request, again: Request) -> float:
+    """From the answer to the one until the other was sent; negative if it did not wait."""
+    return again.note.time - again.note.ms / 1000 - first.note.time
+
+
 def _again(
     requests: Iterable[Request], key_of: Callable[[Request], Any]
 ) -> Iterator[tuple[Request, Request]]:
@@ -4577,20 +4588,17 @@ def _again(
     before: dict[Any, Request] = {}
     for request in requests:
         key = key_of(request)
-        if key in before and _sent_at(request) >= before[key].note.time:
+        if key in before and _seconds_between(before[key], request) >= 0:
             yield before[key], request
         before[key] = request
-
-
-def _sent_at(request: Request) -> float:
-    return request.note.time - request.note.ms / 1000
 
 
 def _order_of(submit: Request) -> str:
     """What a submit orders: its body without what only names this try."""
     body = shown_body(submit.body)
-    ordered = {key: body[key] for key in body if key not in _NAMES_OF_A_TRY}
-    return json.dumps(ordered, sort_keys=True)
+    if isinstance(body, dict):  # of a huge one only the beginning is kept, as text
+        body = {key: body[key] for key in body if key not in _NAMES_OF_A_TRY}
+    return json.dumps(body, sort_keys=True)
 
 
 def _mistakes_in_repeating(
@@ -4601,43 +4609,51 @@ def _mistakes_in_repeating(
     for first, again in _again(paid, lambda r: (scope_of(r), _order_of(r))):
         if first.note.delivered is False:
             made = [jobs.get(submit.note.job_id or "") for submit in (first, again)]
-            cost = js_number(sum(job.cost or 0 for job in made if job))
-            text = (
-                f"Submitted again after a lost answer: two jobs, ${cost:.2f}, both charged"
+            cost = sum(job.cost or 0 for job in made if job)
+            yield (
+                "paid-twice",
+                f"Submitted again after a lost answer: two jobs, ${cost:.2f}, both charged; do "
+                "not repeat a POST whose answer never came",
+                [first, again],
             )
-            text += "; do not repeat a POST whose answer never came"
-            yield "paid-twice", text, [first, again]
     for first, again in _again(requests, lambda r: (scope_of(r), r.method, r.path)):
-        waited = _sent_at(again) - first.note.time
+        waited = _seconds_between(first, again)
         asked = first.note.retry_after or 0
         if waited < asked - 0.1:
-            text = f"Came back after {waited:.1f} s although Retry-After said {asked} s"
-            text += ": that prolongs the limit; wait as long as it says"
-            yield "retry-after-ignored", text, [first, again]
-    routed = [request for request in requests if request.note.route not in ("", "get_key")]
+            yield (
+                "retry-after-ignored",
+                f"Came back after {waited:.1f} s although Retry-After said {asked} s: that "
+                "prolongs the limit; wait as long as it says",
+                [first, again],
+            )
     for first, again in _again(
-        routed,
+        requests,
         lambda r: (scope_of(r), r.method, r.url, r.headers.get("authorization"), r.body),
     ):
         note = first.note
+        if note.route in ("", "get_key"):
+            continue  # keys may be tried; of what no handler took, the body is unknown
         if note.status == again.note.status and note.status in (400, 401, 402, 403, 413):
             said = repr(note.error) if note.error else "its message"
-            text = f"The same request again after a {note.status}, which it will get again"
-            text += f": show {said} to your user instead"
-            yield "refusal-retried", text, [first, again]
+            yield (
+                "refusal-retried",
+                f"The same request again after a {note.status}, which it will get again: show "
+                f"{said} to your user instead",
+                [first, again],
+            )
 
 
 def findings_of(mock: VideoMock) -> list[Finding]:
     """All findings, in the order of the requests that show them."""
-    came = mock.store.totals()["requests"]
     requests = list(mock.store.newest_requests())[::-1]
     jobs = mock.store.all_jobs()
     courses = defaultdict(list)
     seen = list[Seen]()
-    forgotten = came - len(requests)
-    if forgotten > 0:
-        text = f"The journal has forgotten {forgotten} requests"
-        text += ": what they showed is missing; see --max-requests"
+    if requests and requests[0].note.seq > 1:
+        text = (
+            f"The journal has forgotten {requests[0].note.seq - 1} requests: what they showed "
+            "is missing; see --max-requests"
+        )
         seen.append(("journal-forgot", text, []))
     for request in requests:
         job = jobs.get(request.note.job_id or "")
@@ -4649,22 +4665,28 @@ def findings_of(mock: VideoMock) -> list[Finding]:
     seen += _mistakes_in_repeating(requests, jobs)
     for delivery in mock.courier.deliveries():
         if delivery.state == "failed":
-            text = f"The webhook of {delivery.job.id} was not accepted in {len(delivery.attempts)}"
-            text += " attempts: answer 2xx within 10 s, and do the work afterwards"
+            text = (
+                f"The webhook of {delivery.job.id} was not accepted in "
+                f"{len(delivery.attempts)} attempts: answer 2xx within 10 s, and do the work "
+                "afterwards"
+            )
             seen.append(("webhook-unanswered", text, courses[delivery.job.id][:1]))
     for text in mock.recorder.differences:
         text += "; if production says so, the mock is wrong: tell its authors"
         seen.append(("differs-from-mock", text, []))
+
     findings = []
     for rule, text, shown_by in seen:
-        seqs = tuple(request.note.seq for request in shown_by)
         job_id = scope = None
         age = 0.0
-        for request in shown_by[-1:]:
-            job_id, scope = request.note.job_id, scope_of(request)
-            if job_id in jobs:
-                scope = jobs[job_id].scope
-            age = round(mock.now() - request.note.time, 1)
+        if shown_by:
+            last = shown_by[-1]
+            job_id = last.note.job_id
+            scope = scope_of(last)
+            age = round(mock.now() - last.note.time, 1)
+        if job_id in jobs:
+            scope = jobs[job_id].scope
+        seqs = tuple(request.note.seq for request in shown_by)
         so_far = rule in _SO_FAR
         findings.append(Finding(rule, RULES[rule], text, job_id, seqs, scope, so_far, age))
     return sorted(findings, key=lambda finding: finding.requests[-1:])
@@ -4754,8 +4776,8 @@ def verdict_of(
     succeeded: bool,
     delivered: bool,
     findings: Sequence[Json],
-    stopped_after: float = 0,
-    arrived: bool = True,
+    stopped_after: float,
+    arrived: bool,
 ) -> Json:
     """Whether the client passes, in a word why, and what else is to be said."""
     findings = [finding for finding in findings if finding["rule"] not in trial.excused]
@@ -4766,7 +4788,7 @@ def verdict_of(
         reason = f"still running after {stopped_after:g} s: stopped"
     elif succeeded and not delivered:
         reason = "success although no whole clip was delivered"
-    elif delivered and not succeeded and not stopped_after:
+    elif delivered and not succeeded:
         reason = "failure although a whole clip was delivered"
     elif errors:
         reason = errors[0]

@@ -4160,6 +4160,16 @@ def test_two_clients_on_a_job_record_it_once(tmp_path: Path) -> None:
     assert (tmp_path / fixture["response"]["video"]["file"]).read_bytes() == clips[0]
 
 
+def test_a_clip_stays_with_its_fixture_if_the_like_of_it_is_only_polled(
+    tmp_path: Path,
+) -> None:
+    with serving() as real, recording(tmp_path, real) as mock:
+        clip = content(mock, finished(mock))
+        finished(mock)
+    (fixture,) = kept(tmp_path)
+    assert (tmp_path / fixture["response"]["video"]["file"]).read_bytes() == clip
+
+
 def test_a_poll_that_overtakes_does_not_move_a_job_back(tmp_path: Path) -> None:
     answers = scripted(
         sent(202, SUBMITTED), sent(200, COMPLETED), sent(200, RUNNING), sent(200, RUNNING)
@@ -5334,6 +5344,7 @@ def test_no_finding_shows_a_key() -> None:
         veo(size="99999999999999999999x1", aspect_ratio="9:16"),
         {**VEO, "": 1, "x" * 5000: 1},
         {**VEO, **{f"key{i}": i for i in range(500)}},
+        veo(provider={"options": {"x": {f"key{i}": "y" * 16_000 for i in range(9)}}}),
     ],
 )
 def test_looking_for_findings_survives_any_body(mock: MockServer, body: Any) -> None:
@@ -5777,7 +5788,7 @@ def test_a_verdict_rests_on_truth_reach_and_errors(
     reason: str,
 ) -> None:
     judge = ovm.verdict_of
-    verdict = judge(ovm.TRIALS[trial], succeeded, delivered, findings, stopped)
+    verdict = judge(ovm.TRIALS[trial], succeeded, delivered, findings, stopped, True)
     assert verdict["passed"] is passed and verdict["reason"].startswith(reason)
     assert verdict["delivered"] is delivered
     excused = ovm.TRIALS[trial].excused
