@@ -3079,16 +3079,21 @@ def clip_of(job: Job, index: int) -> bytes | str:
     """What output `index` of a job is downloaded as: bytes, or the path of a file.
 
     The fixture's own, else a test card in the job's shape.  A request with a seed gets the same
-    bytes again; without one the colours, and the title, are the job's own.
+    bytes again; without one the colours, and the title, are the job's own.  ApiError 400 for an
+    output that the job never has.
     """
+    outputs = job.plan.outputs
+    if index >= outputs:
+        offer = f"({outputs} videos available)"
+        raise ApiError(400, f"Video index {index} out of range {offer}")
     if job.plan.clip is not None:
         return job.plan.clip
     submit, model = job.submit, job.model
     name = job.id
     if submit.seed is not None:
         name = f"seed {submit.seed}"
-    if job.plan.outputs > 1:
-        name += f" ({index + 1} of {job.plan.outputs})"
+    if outputs > 1:
+        name += f" ({index + 1} of {outputs})"
     width, height = output_size(submit.shape, model)
     return draw_test_card(
         width,
@@ -3817,17 +3822,9 @@ def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Respons
         raise ApiError(409, f"Video content is not available: the job is {status.value}")
     if now >= expires_at(job):
         raise ApiError(410, "Video content is no longer available")
-    check_index(index, job.plan.outputs)
-
+    clip = clip_of(job, index)
     interfere(mock, request, "content", job)
-    return clip_response(request, clip_of(job, index), _API_HEADERS, ranges=signed)
-
-
-def check_index(index: int, outputs: int) -> None:
-    """Refuse the index of an output that a job never has."""
-    if index >= outputs:
-        offer = f"({outputs} videos available)"
-        raise ApiError(400, f"Video index {index} out of range {offer}")
+    return clip_response(request, clip, _API_HEADERS, ranges=signed)
 
 
 _INDEX: Json = {"type": "int", "minimum": 0}
@@ -5002,9 +4999,7 @@ def control_route(
 def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
     """A job's clip without a key and with ranges, whatever the job's status, for players."""
     job, _ = mock.store.job(job_id)
-    index = index_of(request)
-    check_index(index, max(1, job.plan.outputs))
-    return clip_response(request, clip_of(job, index), (), ranges=True)
+    return clip_response(request, clip_of(job, index_of(request)), (), ranges=True)
 
 
 def status_page(mock: VideoMock, request: Request) -> Response:
