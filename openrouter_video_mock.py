@@ -3695,11 +3695,11 @@ def interfere(mock: VideoMock, request: Request, on: str, job: Job | None = None
 
 def spoilt(response: Response, note: Note, fault: Fault) -> Response:
     """The answer, or refusal, as the fault that struck lets it get through."""
+    if fault.close or fault.body is not None:
+        note.error = None  # the refusal that keeps the work from being done is not told
     if fault.close or fault.lost:
-        note.error = None  # nobody was told
         return _DROPPED
     if fault.body is not None:
-        note.error = None
         kind = ("Content-Type", fault.content_type)
         response = response._replace(body=fault.body, headers=(kind, *response.headers[1:]))
     if fault.stall is not None:
@@ -3808,14 +3808,14 @@ def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
 
 def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Response:
     """Download an output: with the key, whole; or by a signed URL, without a key and by range."""
+    now = mock.now()
     signed = "signature" in request.parameters
     if not signed:
         require_key(mock, request)
     index = index_of(request)
     if signed:
-        check_signature(mock.secret, job_id, index, request.parameters, mock.now())
+        check_signature(mock.secret, job_id, index, request.parameters, now)
     job = mock.job_of(job_id)
-    now = mock.now()
     status = status_at(job, now)
     if status is not Status.COMPLETED:
         request.note.shown = status
@@ -4018,13 +4018,12 @@ def get_generation(mock: VideoMock, request: Request) -> Response:
 def refuse_chat(mock: VideoMock, request: Request) -> Response:
     """Refuse a video model, and any other, on the chat route: this mock has no chat models."""
     require_key(mock, request)
-    try:
-        model = parse_json(request.body)["model"]
-    except (ValueError, TypeError, LookupError):
-        model = None
+    model = ""
+    with contextlib.suppress(ValueError, TypeError, LookupError):
+        model = str(parse_json(request.body)["model"])
     if not model:
         raise ApiError(400, "No models provided")
-    if not isinstance(model, str) or mock.store.listed_model(model) is None:
+    if mock.store.listed_model(model) is None:
         raise ApiError(400, f"{shorten(model)} is not a valid model ID")
     words = (
         "is a video generation model and cannot be used with the chat/completions endpoint"
@@ -4975,7 +4974,7 @@ def control_route(
         arguments.pop("testId", None)
         for name, text in arguments.items():
             arguments[name] = from_text(schema["properties"].get(name, {}), text)
-        if request.method in ("POST", "PATCH") and (whole or schema is not _NOTHING):
+        if request.body:
             place = "body"
             try:
                 arguments = parse_json(request.body)
@@ -5991,12 +5990,11 @@ class VideoMock:
         >>> failing = {"video": {"status": "failed"}}
         >>> added = mock.add_fixture({"match": {"prompt": "rain"}, "response": failing})
         """
-        batch = f"added {next(self._additions)}"
-        added = []
-        for place, value in _numbered("fixtures", fixture):
-            name = f"{batch}: {place}"
-            read = fixture_from_json(value, place, name, None)
-            added.append(read._replace(id=name, group=f"{batch} {read.group}"))
+        version = f"added {next(self._additions)} "
+        added = [
+            fixture_from_json(value, place, version + place, None, version)
+            for place, value in _numbered("fixtures", fixture)
+        ]
         self.store.add_fixtures(added)
         return [fixture_to_wire(read, 0) for read in added]
 
