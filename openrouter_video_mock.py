@@ -3822,7 +3822,7 @@ def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Respons
         raise ApiError(409, f"Video content is not available: the job is {status.value}")
     if now >= expires_at(job):
         raise ApiError(410, "Video content is no longer available")
-    clip = clip_of(job, index)
+    clip = clip_of(job, index)  # refuses an index, which uses up no fault
     interfere(mock, request, "content", job)
     return clip_response(request, clip, _API_HEADERS, ranges=signed)
 
@@ -4957,19 +4957,19 @@ _NOTHING: Json = {"type": "object", "properties": {}}
 def control_route(
     method: Callable[..., Any],
     key: str = "",
-    status: int = 200,
     whole: str = "",
     **defaults: Any,
 ) -> Handler:
     """A handler that calls a method of the mock; answers {key: what it returns}, or that alone.
 
-    Its arguments are the query's keys, or those of the body; `whole` names the argument that
-    takes the body as it is.  A body that nothing takes is passed over.
+    Its arguments are the keys of the body, or of the query if there is none; `whole` names the
+    argument that takes the body as it is, and makes something of it: 201.
     """
     schema = _ARGUMENTS.get(method.__name__, _NOTHING)
 
     def handle(mock: VideoMock, request: Request, **groups: str) -> Response:
         place = "query"
+        status = 200
         arguments: Any = request.parameters
         arguments.pop("testId", None)
         for name, text in arguments.items():
@@ -4981,6 +4981,7 @@ def control_route(
             except ValueError as error:
                 raise SetupError(f"body: not JSON: {error}") from None
         if whole:
+            status = 201
             arguments = {whole: arguments}
         else:
             arguments = _python_names(checked(schema, arguments, place))
@@ -5455,7 +5456,7 @@ function requestCard(entry) {
   const look = lookOfRequest(entry);
   const made = entry.job_id && !entry.path.includes(entry.job_id);
   const title = entry.path ? line(entry.method, entry.path) : "no readable request";
-  const about = joined([entry.error ?? entry.refused, entry.hint], " · ");
+  const about = joined([entry.error, entry.hint], " · ");
   const marks = [
     ...entry.fault ? [["failed", "⚡ " + entry.fault]] : [],
     ...entry.closest ? [["failed", "no match"]] : [],
@@ -5469,7 +5470,7 @@ function requestCard(entry) {
 }
 function requestBody(entry, found) {
   const headers = Object.entries(entry.headers).map(([name, value]) => `${name}: ${value}`);
-  const reason = entry.error ?? entry.refused;
+  const reason = entry.error;
   return [
     ...flaws(found),
     ...reason ? [part("error", "div", "reason failed", reason)] : [],
@@ -5912,8 +5913,9 @@ class VideoMock:
             if re.fullmatch(_HOST, forwarded):
                 host = forwarded
             elif forwarded:
-                reason = "cannot be a host, passed over"
-                request.note.hint = f"X-Forwarded-Host {forwarded!r} {reason}"
+                request.note.hint = (
+                    f"X-Forwarded-Host {forwarded!r} cannot be a host, passed over"
+                )
             scheme = _first(get("x-forwarded-proto", self.scheme)).lower()
             if scheme != "https":
                 scheme = "http"
@@ -6191,7 +6193,7 @@ class VideoMock:
     def judge(self, succeeded: bool, stopped_after: float = 0) -> Json:
         """The verdict on the client in this mock's trial, whatever it is.
 
-        `stopped_after` so many seconds it had to be stopped, if so.
+        `stopped_after` is the seconds after which it had to be stopped, if so.
         """
         if not self.config.trial:
             raise RuntimeError("this mock has no trial: give it one, MockServer(trial=...)")
@@ -6273,13 +6275,13 @@ ROUTES: list[tuple[str, str, Handler]] = [
     (
         "POST",
         rf"{CONTROL}/fixtures",
-        control_route(VideoMock.add_fixture, "fixtures", 201, "fixture"),
+        control_route(VideoMock.add_fixture, "fixtures", whole="fixture"),
     ),
     ("GET", rf"{CONTROL}/faults", control_route(VideoMock.faults, "faults")),
     (
         "POST",
         rf"{CONTROL}/faults",
-        control_route(VideoMock.add_fault, "faults", 201, "fault"),
+        control_route(VideoMock.add_fault, "faults", whole="fault"),
     ),
     ("DELETE", rf"{CONTROL}/faults", control_route(VideoMock.clear_faults, "faults")),
     ("GET", rf"{CONTROL}/time", control_route(VideoMock.now, "now")),
