@@ -78,7 +78,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from enum import Enum
 from http.server import ThreadingHTTPServer
 from typing import Any, Literal, NamedTuple, TextIO
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 __all__ = [
     "ApiError",
@@ -3050,16 +3050,21 @@ def clip_of(job: Job, index: int) -> bytes | str:
     """What output `index` of a job is downloaded as: bytes, or the path of a file.
 
     The fixture's own, else a test card in the job's shape.  A request with a seed gets the same
-    bytes again; without one the colours, and the title, are the job's own.
+    bytes again; without one the colours, and the title, are the job's own.  ApiError 400 for an
+    output that the job never has.
     """
+    outputs = job.plan.outputs
+    if index >= outputs:
+        offer = f"({outputs} videos available)"
+        raise ApiError(400, f"Video index {index} out of range {offer}")
     if job.plan.clip is not None:
         return job.plan.clip
     submit, model = job.submit, job.model
     name = job.id
     if submit.seed is not None:
         name = f"seed {submit.seed}"
-    if job.plan.outputs > 1:
-        name += f" ({index + 1} of {job.plan.outputs})"
+    if outputs > 1:
+        name += f" ({index + 1} of {outputs})"
     width, height = output_size(submit.shape, model)
     return draw_test_card(
         width,
@@ -3463,8 +3468,7 @@ class Request(NamedTuple):
     @property
     def parameters(self) -> dict[str, str]:
         """The query, decoded; the last of several values."""
-        parsed = parse_qs(self.query, keep_blank_values=True)
-        return {name: values[-1] for name, values in parsed.items()}
+        return dict(parse_qsl(self.query, keep_blank_values=True))
 
 
 def kept_body_of(request: Request, value: Any = None) -> bytes:
@@ -3484,14 +3488,13 @@ def kept_body_of(request: Request, value: Any = None) -> bytes:
 class Response(NamedTuple):
     """One HTTP response.  `stream` goes out instead of `body`, chunked without a `length`."""
 
-    status: int
+    status: int  # 0: close without an answer
     body: bytes = b""
     headers: Headers = ()
     stream: Iterator[bytes] | None = None
     length: int | None = None  # of the stream, in bytes
     truncate: int | None = None  # send this many bytes of the body and close
     stall: float = 0.0  # real seconds of silence before the close
-    dropped: bool = False  # close without an answer
     live: bool = False  # each block of the stream is sent as it comes
 
 
@@ -3503,7 +3506,7 @@ _API_HEADERS: Headers = (
 )
 _JSON: Headers = (("Content-Type", "application/json"),)
 _API_JSON = _JSON + _API_HEADERS
-_DROPPED = Response(0, dropped=True)
+_DROPPED = Response(0)
 _BLOCK_BYTES = 1 << 18
 
 
@@ -3526,52 +3529,49 @@ def clip_response(
     except OSError:
         raise ApiError(502) from None  # the fixture's file has gone since it was read
     headers = (("Content-Type", "video/mp4"), *headers)
+    part = range(size)
     if not ranges:
-        return Response(200, headers=headers, stream=_blocks(clip, 0, size))
+        return Response(200, headers=headers, stream=_blocks(clip, part))
+    status = 200
     headers += (("Accept-Ranges", "bytes"),)
-    status, start, stop = 200, 0, size
-    part = _parse_range(request.headers.get("range", ""), size)
-    if part is not None:
-        status, (start, stop) = 206, part
-        headers += (("Content-Range", f"bytes {start}-{stop - 1}/{size}"),)
-    request.note.to_the_end = stop == size
-    blocks = _blocks(clip, start, stop)
-    return Response(status, headers=headers, stream=blocks, length=stop - start)
+    asked = _parse_range(request.headers.get("range", ""), size)
+    if asked is not None:
+        status = 206
+        part = asked
+        headers += (("Content-Range", f"bytes {part.start}-{part.stop - 1}/{size}"),)
+    request.note.to_the_end = part.stop == size
+    return Response(status, headers=headers, stream=_blocks(clip, part), length=len(part))
 
 
-def _parse_range(header: str, size: int) -> tuple[int, int] | None:
-    """First byte and the one after the last; None for all that is no single range."""
-    form = r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))"
-    match = re.fullmatch(form, header.replace(" ", ""))
+def _parse_range(header: str, size: int) -> range | None:
+    """The bytes that are asked for; None for all that is no single range."""
+    match = re.fullmatch("bytes=([0-9]{0,18})-([0-9]{0,18})", header)
     if match is None:
         return None
-    first, last, suffix = match.groups()
-    if suffix:
-        start, stop = max(0, size - int(suffix)), size
+    first, last = match.groups()
+    if first:
+        part = range(size)[int(first) : int(last or size) + 1]
     else:
-        start, stop = int(first), min(int(last or size) + 1, size)
-    if last and int(last) < start:
-        return None
-    if start >= stop:
+        part = range(size)[max(0, size - int(last or 0)) :]
+    if not part:
         headers = (("Content-Range", f"bytes */{size}"),)
         raise ApiError(416, "Range Not Satisfiable", headers=headers)
-    return start, stop
+    return part
 
 
-def _blocks(clip: bytes | str, start: int, stop: int) -> Iterator[bytes]:
+def _blocks(clip: bytes | str, part: range) -> Iterator[bytes]:
     with io.BytesIO(clip) if isinstance(clip, bytes) else open(clip, "rb") as file:
-        file.seek(start)
-        while start < stop:
-            block = file.read(min(_BLOCK_BYTES, stop - start))
+        file.seek(part.start)
+        for left in range(len(part), 0, -_BLOCK_BYTES):
+            block = file.read(min(_BLOCK_BYTES, left))
             if not block:
                 raise ConnectionError(f"{clip!r} was cut short")
-            start += len(block)
             yield block
 
 
 def _first(values: str) -> str:
     # of a forwarded header: the first value that is not empty
-    return next(filter(None, map(str.strip, values.split(","))), "")
+    return values.strip(", ").partition(",")[0].strip()
 
 
 @functools.lru_cache(maxsize=1024)
@@ -3597,9 +3597,9 @@ def scope_of(request: Request) -> str:
     name = request.headers.get("x-test-id", "")
     if not name and request.query:
         name = request.parameters.get("testId", "")
-    if len(name) > _LONGEST_SCOPE:
-        return f"{name[:_LONGEST_SCOPE]}… {key_label(name)}"
-    return name or key_label(bearer_key(request.headers.get("authorization", "")) or "")
+    if name:
+        return name[-_LONGEST_SCOPE:]  # where the ids of parametrized tests differ
+    return key_label(bearer_key(request.headers.get("authorization", "")) or "")
 
 
 # ============ 9. Video API handlers =========================================================
@@ -3628,11 +3628,10 @@ def fault_error(fault: Fault, moderation: Json | None = None) -> ApiError:
     metadata = fault.metadata
     seconds = fault.retry_after
     headers: Headers = ()
-    if status == 403 and metadata is None:
-        metadata = moderation
+    if metadata is None:
+        usual = {403: moderation, 429: {"error_type": "rate_limit_exceeded"}}
+        metadata = usual.get(status)
     if status == 429:
-        if metadata is None:
-            metadata = {"error_type": "rate_limit_exceeded"}
         if seconds is None:
             seconds = 1
         headers = (
@@ -3641,17 +3640,8 @@ def fault_error(fault: Fault, moderation: Json | None = None) -> ApiError:
             ("X-RateLimit-Reset", str(int((_real_time() + seconds) * 1000))),
         )
     if seconds is not None:
-        headers = (("Retry-After", str(math.ceil(js_number(seconds)))), *headers)
+        headers = (("Retry-After", str(math.ceil(seconds))), *headers)
     return ApiError(status, fault.message, metadata, headers)
-
-
-def retry_after_of(headers: Headers) -> int:
-    """The seconds of Retry-After, 0 without."""
-    return int(dict(headers).get("Retry-After", 0))
-
-
-class Instead(Exception):
-    """Leaves a handler with what a fault answers instead of the work."""
 
 
 def strike(
@@ -3664,14 +3654,7 @@ def strike(
     request.note.fault = fault.label
     if fault.delay and fault.stall is None:
         mock.stopping.wait(fault.delay)
-    if fault.close:
-        raise Instead(_DROPPED)
-    if fault.body is not None:
-        usual = fault_error(fault).headers
-        request.note.retry_after = retry_after_of(usual)
-        headers = (("Content-Type", fault.content_type), *_API_HEADERS, *usual)
-        raise Instead(Response(fault.status or 200, fault.body, headers))
-    if fault.status is not None:
+    if fault.prevents:
         raise fault_error(fault, moderation)
 
 
@@ -3681,10 +3664,15 @@ def interfere(mock: VideoMock, request: Request, on: str, job: Job | None = None
     strike(mock, request, fault)
 
 
-def spoilt(response: Response, fault: Fault) -> Response:
-    """The answer as a fault lets it get through."""
-    if fault.lost:
+def spoilt(response: Response, note: Note, fault: Fault) -> Response:
+    """The answer, or refusal, as the fault that struck lets it get through."""
+    if fault.close or fault.body is not None:
+        note.error = None  # the refusal that keeps the work from being done is not told
+    if fault.close or fault.lost:
         return _DROPPED
+    if fault.body is not None:
+        kind = ("Content-Type", fault.content_type)
+        response = response._replace(body=fault.body, headers=(kind, *response.headers[1:]))
     if fault.stall is not None:
         return response._replace(truncate=fault.stall, stall=fault.delay or math.inf)
     return response._replace(truncate=fault.truncate)
@@ -3768,7 +3756,7 @@ def _no_match_error(request: Request, misses: list[Json]) -> ApiError:
     status = 404
     if request.headers.get("x-aimock-strict", "").lower() in ("true", "1"):
         # As aimock does.
-        message = f"Strict mode: {message.lower()}"
+        message = "Strict mode: no fixture matched"
         status = 503
     for miss in misses[:1]:
         message += f": {describe_miss(miss)}"
@@ -3778,7 +3766,7 @@ def _no_match_error(request: Request, misses: list[Json]) -> ApiError:
 def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
     """Poll a job: its status, its URLs and cost once it completed, its error once it failed."""
     require_key(mock, request)
-    job = mock.job_of(request, job_id)
+    job = mock.job_of(job_id)
     interfere(mock, request, "poll", job)
     look = mock.store.poll
     if request.method == "HEAD":
@@ -3792,31 +3780,23 @@ def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
 
 def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Response:
     """Download an output: with the key, whole; or by a signed URL, without a key and by range."""
+    now = mock.now()
     signed = "signature" in request.parameters
     if not signed:
         require_key(mock, request)
     index = index_of(request)
     if signed:
-        check_signature(mock.secret, job_id, index, request.parameters, mock.now())
-    job = mock.job_of(request, job_id)
-    now = mock.now()
+        check_signature(mock.secret, job_id, index, request.parameters, now)
+    job = mock.job_of(job_id)
     status = status_at(job, now)
     if status is not Status.COMPLETED:
         request.note.shown = status
         raise ApiError(409, f"Video content is not available: the job is {status.value}")
     if now >= expires_at(job):
         raise ApiError(410, "Video content is no longer available")
-    check_index(index, job.plan.outputs)
-
+    clip = clip_of(job, index)  # refuses an index, which uses up no fault
     interfere(mock, request, "content", job)
-    return clip_response(request, clip_of(job, index), _API_HEADERS, ranges=signed)
-
-
-def check_index(index: int, outputs: int) -> None:
-    """Refuse the index of an output that a job never has."""
-    if index >= outputs:
-        offer = f"({outputs} videos available)"
-        raise ApiError(400, f"Video index {index} out of range {offer}")
+    return clip_response(request, clip, _API_HEADERS, ranges=signed)
 
 
 _INDEX: Json = json.loads("""{"type": "object", "properties": {
@@ -3825,15 +3805,15 @@ _INDEX: Json = json.loads("""{"type": "object", "properties": {
 
 def index_of(request: Request) -> int:
     """The query parameter `index`, coerced as JavaScript's Number does for what occurs."""
-    text = request.parameters.get("index", "")
-    if not re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]{1,15})?|", text):
+    text = request.parameters.get("index") or "0"
+    index = from_text(_INDEX["properties"]["index"], text)
+    issues = list(issues_of(_INDEX, {"index": index}))
+    if isinstance(index, str):
         parts = {"expected": "number", "code": "invalid_type", "received": "NaN"}
         issues = [_issue("Invalid input: expected number, received NaN", "index", **parts)]
-    else:
-        issues = list(issues_of(_INDEX, {"index": float(text or 0)}))
     if issues:
         raise SchemaError(issues)
-    return int(float(text or 0))
+    return int(index)
 
 
 _CATALOGUE_CACHE: Headers = (
@@ -3909,7 +3889,6 @@ def _model_object(model: Model) -> Json:
         **wire,
         "description": model.description or "",
         "architecture": shape,
-        "supported_parameters": ["seed"] * bool(model.seed),
         "links": {"details": f"{API}/models/{model.canonical_slug}/endpoints"},
     }
 
@@ -3989,9 +3968,10 @@ def get_generation(mock: VideoMock, request: Request) -> Response:
     """The accounting record of a completed job; as production's, not there at the first lookup."""
     require_key(mock, request)
     job_id = request.parameters.get("id", "")
-    job = mock.job_of(request, job_id, "Generation")
+    job = mock.store.find_job(job_id)
+    request.note.job_id = job_id or None
     interfere(mock, request, "generation", job)
-    if not mock.store.looked_up(job):
+    if job is None or not mock.store.looked_up(job):
         raise ApiError(404, f"Generation {job_id} not found")
     milliseconds = round((job.ends_at - job.created_at) * 1000)
     data = {
@@ -4012,13 +3992,12 @@ def get_generation(mock: VideoMock, request: Request) -> Response:
 def refuse_chat(mock: VideoMock, request: Request) -> Response:
     """Refuse a video model, and any other, on the chat route: this mock has no chat models."""
     require_key(mock, request)
-    try:
-        model = parse_json(request.body)["model"]
-    except (ValueError, TypeError, LookupError):
-        model = None
+    model = ""
+    with contextlib.suppress(ValueError, TypeError, LookupError):
+        model = str(parse_json(request.body)["model"])
     if not model:
         raise ApiError(400, "No models provided")
-    if not isinstance(model, str) or mock.store.listed_model(model) is None:
+    if mock.store.listed_model(model) is None:
         raise ApiError(400, f"{shorten(model)} is not a valid model ID")
     words = (
         "is a video generation model and cannot be used with the chat/completions endpoint"
@@ -4568,9 +4547,11 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
             )
 
 
-def is_whole_clip(download: Request, job: Job) -> bool:
+def is_whole_clip(request: Request, job: Job | None) -> bool:
     """Whether the clip, to its end, left the socket with the answer to this request."""
-    note = download.note
+    note = request.note
+    if job is None or (request.method, note.route) != ("GET", "get_video_content"):
+        return False
     replaced = note.struck is not None and note.struck.prevents
     is_clip = note.status == 200 or (note.status == 206 and note.to_the_end)
     return is_clip and not replaced and note.delivered is True and job.plan.clip != b""
@@ -4818,17 +4799,17 @@ def check_control_access(mock: VideoMock, request: Request) -> None:
     public = urlsplit(mock.config.public_url)
     if "x-openrouter-idempotency-key" in headers:
         raise ApiError(403, "The control API takes no webhooks")
-    host = headers.get("host", "localhost")
-    name = re.sub(r":\d*$", "", host).strip("[]").lower()
+    host = headers.get("host", "localhost").lower()
+    name = re.sub(r":\d*$", "", host).strip("[]")
     known = ("host.docker.internal", mock.config.host.lower(), public.hostname)
     # The DNS has none of these.
     is_address = re.fullmatch("[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*", name)
     if "." in name and name not in known and not is_address:
         cure = "start with --host or --public-url"
         raise ApiError(403, f"The control API does not answer to the name {name}; {cure}")
-    origin = headers.get("origin")
-    trusted = {host.lower(), public.netloc.lower()} - {""}
-    if origin is not None and origin.lower().partition("://")[2] not in trusted:
+    origin = headers.get("origin", f"http://{host}")
+    trusted = (host, public.netloc.lower() or host)
+    if origin.lower().partition("://")[2] not in trusted:
         raise ApiError(403, f"The control API is closed to pages of {origin}")
     if headers.get("sec-fetch-site") == "cross-site":
         raise ApiError(403, "The control API is closed to pages of other sites")
@@ -4928,8 +4909,6 @@ def request_to_wire(request: Request) -> Json:
     for name in ("closest", "error", "hint", "upstream"):
         if getattr(note, name) is not None:
             wire[name] = json_copy(getattr(note, name))
-    if request.refusal:
-        wire["refused"] = request.refusal.message
     return wire
 
 
@@ -4975,37 +4954,37 @@ _NOTHING: Json = {"type": "object", "properties": {}}
 def control_route(
     method: Callable[..., Any],
     key: str = "",
-    status: int = 200,
     whole: str = "",
     **defaults: Any,
 ) -> Handler:
     """A handler that calls a method of the mock; answers {key: what it returns}, or that alone.
 
-    Its arguments are the query's keys, or those of the body; `whole` names the argument that
-    takes the body as it is.  A body that nothing takes is passed over.
+    Its arguments are the keys of the body, or of the query if there is none; `whole` names the
+    argument that takes the body as it is, and makes something of it: 201.
     """
     schema = _ARGUMENTS.get(method.__name__, _NOTHING)
 
     def handle(mock: VideoMock, request: Request, **groups: str) -> Response:
-        arguments: Any = {**request.parameters}
+        place = "query"
+        status = 200
+        arguments: Any = request.parameters
         arguments.pop("testId", None)
         for name, text in arguments.items():
             arguments[name] = from_text(schema["properties"].get(name, {}), text)
-        place = "query"
-        if request.method in ("POST", "PATCH") and (whole or schema is not _NOTHING):
-            arguments, place = _json_body(request), "body"
+        if request.body:
+            place = "body"
+            try:
+                arguments = parse_json(request.body)
+            except ValueError as error:
+                raise SetupError(f"body: not JSON: {error}") from None
         if whole:
+            status = 201
             arguments = {whole: arguments}
         else:
-            checked(schema, arguments, place)
-            arguments = {k: v for k, v in arguments.items() if not k.startswith("_")}
-        positional = [*groups.values()]
+            arguments = _python_names(checked(schema, arguments, place))
         if "advance" in arguments:
-            positional.append(arguments.pop("advance"))
-        try:
-            answer = method(mock, *positional, **{**defaults, **arguments})
-        except ValueError as error:
-            raise SetupError(str(error)) from None
+            arguments["seconds"] = arguments.pop("advance")
+        answer = method(mock, **groups, **{**defaults, **arguments})
         if key:
             answer = {key: answer}
         return Response(status, to_json(answer), _JSON)  # without the headers of the API
@@ -5014,29 +4993,21 @@ def control_route(
     return handle
 
 
-def _json_body(request: Request) -> Any:
-    try:
-        return parse_json(request.body)
-    except ValueError as error:
-        raise SetupError(f"body: not JSON: {error}") from None
-
-
 def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
     """A job's clip without a key and with ranges, whatever the job's status, for players."""
     job, _ = mock.store.job(job_id)
-    index = index_of(request)
-    check_index(index, max(1, job.plan.outputs))
-    return clip_response(request, clip_of(job, index), (), ranges=True)
+    return clip_response(request, clip_of(job, index_of(request)), (), ranges=True)
 
 
 def status_page(mock: VideoMock, request: Request) -> Response:
     """This page: jobs and requests live, clips, endings, clock, reset."""
-    rows = "".join(
-        f"<tr><td>{method}</td><td><code>{shown_path(pattern)}</code></td>"
-        f"<td>{html.escape(summary_of(handler))}</td></tr>"
-        for method, pattern, handler in ROUTES
-        if handler is not answer_preflight
-    )
+    rows = ""
+    for method, pattern, handler in ROUTES:
+        if handler is answer_preflight:
+            continue
+        summary = (handler.__doc__ or "").partition("\n")[0]  # -OO takes it away
+        rows += f"<tr><td>{method}</td><td><code>{shown_path(pattern)}</code></td>"
+        rows += f"<td>{html.escape(summary)}</td></tr>"
     nonce = os.urandom(12).hex()
     filled = {
         "{{routes}}": rows,
@@ -5061,11 +5032,6 @@ def status_page(mock: VideoMock, request: Request) -> Response:
         ("X-Content-Type-Options", "nosniff"),
     )
     return Response(200, page.encode(), headers)
-
-
-def summary_of(handler: Handler) -> str:
-    """The first line of a handler's docstring, which -OO takes away."""
-    return (handler.__doc__ or handler.__name__.replace("_", " ")).partition("\n")[0]
 
 
 STATUS_PAGE = r"""<!doctype html>
@@ -5487,7 +5453,7 @@ function requestCard(entry) {
   const look = lookOfRequest(entry);
   const made = entry.job_id && !entry.path.includes(entry.job_id);
   const title = entry.path ? line(entry.method, entry.path) : "no readable request";
-  const about = joined([entry.error ?? entry.refused, entry.hint], " · ");
+  const about = joined([entry.error, entry.hint], " · ");
   const marks = [
     ...entry.fault ? [["failed", "⚡ " + entry.fault]] : [],
     ...entry.closest ? [["failed", "no match"]] : [],
@@ -5501,7 +5467,7 @@ function requestCard(entry) {
 }
 function requestBody(entry, found) {
   const headers = Object.entries(entry.headers).map(([name, value]) => `${name}: ${value}`);
-  const reason = entry.error ?? entry.refused;
+  const reason = entry.error;
   return [
     ...flaws(found),
     ...reason ? [part("error", "div", "reason failed", reason)] : [],
@@ -5847,8 +5813,6 @@ class VideoMock:
         is_control = is_control_path(request.path)
         try:
             response = self._answer(request, is_control)
-        except Instead as instead:
-            response = instead.args[0]
         except ApiError as error:
             # A refusal stays in the journal: not so the frames, and with them the bodies, that
             # it went through.
@@ -5859,11 +5823,10 @@ class VideoMock:
             self.report(error)
             response = self.refuse(request, ApiError(500))
         if note.struck is not None:
-            response = spoilt(response, note.struck)
+            response = spoilt(response, note, note.struck)
         if not is_control:
             note.ms = (_monotonic() - started) * 1000
-            if not response.dropped:
-                note.status = response.status
+            note.status = response.status or None
             self.store.record(request)
             if self.log is not None:
                 self.log(log_line(request))
@@ -5873,6 +5836,7 @@ class VideoMock:
         return response
 
     def _answer(self, request: Request, is_control: bool) -> Response:
+        note = request.note
         if request.refusal is not None:
             raise request.refusal
         if self.config.latency and not is_control:
@@ -5880,11 +5844,13 @@ class VideoMock:
         try:
             handler, groups = find_route(request.method, request.path)
         except ApiError:
-            request.note.hint = hint_for(request.method, request.path)
+            note.hint = hint_for(request.method, request.path)
             raise
-        request.note.route = handler.__name__
-        if self.store.find_job(groups.get("job_id")):
-            request.note.job_id = groups["job_id"]
+        note.route = handler.__name__
+        job = self.store.find_job(groups.get("job_id"))
+        if job is not None:
+            note.job_id = job.id
+            note.fixture = job.fixture
         if is_control:
             check_control_access(self, request)
         elif self.config.record:
@@ -5897,30 +5863,26 @@ class VideoMock:
         """Our answer where a fixture or a job of ours has one, else the upstream's."""
         note = request.note
         job_id = groups.get("job_id") or request.parameters.get("id", "")
-        if note.route in ("create_video", "answer_preflight", "refuse_chat"):
+        if self.store.find_job(job_id) or note.route in ("answer_preflight", "refuse_chat"):
+            return handler(self, request, **groups)
+        if note.route == "create_video":
             try:
                 return handler(self, request, **groups)
             except ApiError as error:
                 submit = shown_body(request.body)
                 prompt = submit.get("prompt") if isinstance(submit, dict) else ""
                 ours = note.fixture or note.struck or error.status == 401
-                if note.route != "create_video" or ours or "mock:" in str(prompt):
+                if ours or "mock:" in str(prompt):
                     raise
                 note.closest = None
-        elif self.store.find_job(job_id):
-            return handler(self, request, **groups)
         note.job_id = job_id or None
         note.upstream = self.config.upstream
         return self.recorder.pass_on(request, job_id)
 
     def refuse(self, request: Request, error: ApiError) -> Response:
         """The answer of a refusal, the reason of which goes into the journal."""
-        note = request.note
-        note.error = error.message
-        kind = request.headers.get("content-type", "").partition(";")[0]
-        if isinstance(error, SchemaError) and kind == "multipart/form-data":
-            note.hint = f"the body came as {kind}, this API takes JSON"
-        note.retry_after = retry_after_of(error.headers)
+        request.note.error = error.message
+        request.note.retry_after = int(dict(error.headers).get("Retry-After", 0))
         if is_control_path(request.path):
             return error_response(error, _JSON)
         return error_response(error)
@@ -5948,9 +5910,10 @@ class VideoMock:
             if re.fullmatch(_HOST, forwarded):
                 host = forwarded
             elif forwarded:
-                text = f"X-Forwarded-Host {forwarded!r} cannot be a host, passed over"
-                request.note.hint = text
-            scheme = _first(get("x-forwarded-proto", "") or self.scheme).lower()
+                request.note.hint = (
+                    f"X-Forwarded-Host {forwarded!r} cannot be a host, passed over"
+                )
+            scheme = _first(get("x-forwarded-proto", self.scheme)).lower()
             if scheme != "https":
                 scheme = "http"
             origin = f"{scheme}://{host}"
@@ -5961,13 +5924,11 @@ class VideoMock:
         """http, or https with a certificate."""
         return "https" if self.config.cert else "http"
 
-    def job_of(self, request: Request, job_id: str, what: str = "Job") -> Job:
-        """The job that a request is about, which its journal entry names; ApiError 404 for none."""
+    def job_of(self, job_id: str) -> Job:
+        """The job of this id; ApiError 404 for none."""
         job = self.store.find_job(job_id)
         if job is None:
-            raise ApiError(404, f"{what} {job_id} not found")
-        request.note.job_id = job.id
-        request.note.fixture = job.fixture
+            raise ApiError(404, f"Job {job_id} not found")
         return job
 
     # ---- Steering
@@ -5991,7 +5952,7 @@ class VideoMock:
         """
         end_of_time = 253_370_764_800  # 9999-01-01
         if not (seconds >= 0 and self.now() + seconds < end_of_time):
-            raise ValueError(
+            raise SetupError(
                 f"the clock only moves forward, to the year 9999, got {seconds}"
             )
         now = self.store.advance(seconds)
@@ -6010,17 +5971,17 @@ class VideoMock:
         >>> mock.finish(job_id, "failed", error="Content policy violation")["status"]
         'failed'
         """
-        names = [*ENDINGS, *ENDING_NAMES]
-        if status not in names:
+        name = getattr(status, "value", status)
+        if name not in ENDING_NAMES:
             listed = ", ".join(ENDING_NAMES)
-            raise ValueError(f"status: expected one of {listed}, got {status!r}")
-        ending = Status(status)
+            raise SetupError(f"status: expected one of {listed}, got {name!r}")
+        ending = Status(name)
         if error and ENDINGS[ending] is None:
-            raise ValueError(f"error: a job that is {ending.value} has none")
-        job, now = self.store.finish(job_id, ending, error)
+            raise SetupError(f"error: a job that is {name} has none")
+        job, _ = self.store.finish(job_id, ending, error)
         if job.callback_url:
             self.courier.wake()
-        return job_to_control(job, now, self.courier.deliveries([job.id]))
+        return self.job(job.id)
 
     def add_fixture(self, fixture: Any) -> list[Json]:
         """Put a fixture, or a list of them, before the others; SetupError for a bad one.
@@ -6028,12 +5989,11 @@ class VideoMock:
         >>> failing = {"video": {"status": "failed"}}
         >>> added = mock.add_fixture({"match": {"prompt": "rain"}, "response": failing})
         """
-        added: list[Fixture] = []
-        for path, value in _numbered("fixture", fixture):
-            name = f"added fixture {next(self._additions)}"
-            read = fixture_from_json(value, path, name, None)
-            first = added[0].id if added else name
-            added.append(read._replace(id=name, group=f"{first} {read.group}"))
+        version = f"added {next(self._additions)} "
+        added = [
+            fixture_from_json(value, place, version + place, None, version)
+            for place, value in _numbered("fixtures", fixture)
+        ]
         self.store.add_fixtures(added)
         return [fixture_to_wire(read, 0) for read in added]
 
@@ -6042,9 +6002,11 @@ class VideoMock:
 
         >>> added = mock.add_fault({"on": "poll", "status": 503, "times": 1})
         """
-        values = _numbered("fault", fault)
-        self.store.add_faults([fault_from_json(value, path) for path, value in values])
-        return [json_copy(value) for _, value in values]
+        added = [
+            fault_from_json(value, place) for place, value in _numbered("faults", fault)
+        ]
+        self.store.add_faults(added)
+        return [json_copy(read.source) for read in added]
 
     def clear_faults(self) -> list[Json]:
         """Forget the faults that were given to the server, those of the command line too.
@@ -6161,8 +6123,10 @@ class VideoMock:
         """
         found = self.requests(**filters, wait=timeout, count=count)
         if len(found) < count:
-            text = f"{len(found)} of {count} such requests came within {timeout} s"
-            raise TimeoutError(f"{text}; the journal keeps {self.config.max_requests}")
+            kept = f"the journal keeps {self.config.max_requests}"
+            raise TimeoutError(
+                f"{len(found)} of {count} such requests came within {timeout} s; {kept}"
+            )
         return found[count - 1]
 
     def webhooks(
@@ -6213,28 +6177,30 @@ class VideoMock:
             and scope in (None, finding.scope)
         ]
 
-    def trial_verdict(self, succeeded: bool, stopped_after: float = 0) -> Json:
+    def trial_verdict(self, succeeded: bool) -> Json:
         """Whether the client passes this mock's trial; AssertionError with the reason if not.
 
-        `succeeded` is what the client says of itself; `stopped_after` the seconds after which
-        it had to be stopped, if so.
+        `succeeded` is what the client says of itself.
         """
-        verdict = self.judge(succeeded, stopped_after)
+        verdict = self.judge(succeeded)
         if not verdict["passed"]:
             raise AssertionError(f"{self.config.trial}: {verdict['reason']}")
         return verdict
 
     def judge(self, succeeded: bool, stopped_after: float = 0) -> Json:
-        """The verdict on the client in this mock's trial, whatever it is."""
+        """The verdict on the client in this mock's trial, whatever it is.
+
+        `stopped_after` is the seconds after which it had to be stopped, if so.
+        """
         if not self.config.trial:
             raise RuntimeError("this mock has no trial: give it one, MockServer(trial=...)")
         trial, jobs = TRIALS[self.config.trial], self.store.all_jobs()
-        arrived = delivered = False
-        for request in self.store.newest_requests():
-            arrived = True
-            job = jobs.get(request.note.job_id or "")
-            if job and (request.method, request.note.route) == ("GET", "get_video_content"):
-                delivered = delivered or is_whole_clip(request, job)
+        requests = list(self.store.newest_requests())
+        arrived = bool(requests)
+        delivered = any(
+            is_whole_clip(request, jobs.get(request.note.job_id or ""))
+            for request in requests
+        )
         models = {job.submit.model for job in jobs.values()}
         unlisted = [model for model in models if self.store.listed_model(model) is None]
         findings = self.findings()
@@ -6306,13 +6272,13 @@ ROUTES: list[tuple[str, str, Handler]] = [
     (
         "POST",
         rf"{CONTROL}/fixtures",
-        control_route(VideoMock.add_fixture, "fixtures", 201, "fixture"),
+        control_route(VideoMock.add_fixture, "fixtures", whole="fixture"),
     ),
     ("GET", rf"{CONTROL}/faults", control_route(VideoMock.faults, "faults")),
     (
         "POST",
         rf"{CONTROL}/faults",
-        control_route(VideoMock.add_fault, "faults", 201, "fault"),
+        control_route(VideoMock.add_fault, "faults", whole="fault"),
     ),
     ("DELETE", rf"{CONTROL}/faults", control_route(VideoMock.clear_faults, "faults")),
     ("GET", rf"{CONTROL}/time", control_route(VideoMock.now, "now")),
@@ -6358,11 +6324,9 @@ def hint_for(method: str, path: str) -> str:
     """Where a request that no route takes was probably meant to go."""
     words = re.sub(r"/video(?=/|$)", "/videos", path).split("/")
     rest = "".join(f"/{word}" for word in words if word not in _NO_PART_OF_PATHS)
-    for candidate in (f"{API}{rest}", rest):
-        with contextlib.suppress(ApiError):
-            find_route(method, candidate)
-            if candidate != path:
-                return f"did you mean {method} {candidate}?"
+    with contextlib.suppress(ApiError):
+        find_route(method, API + rest)
+        return f"did you mean {method} {API}{rest}?"
     return (
         f"no such route; the video API begins at {API}/videos, the control API at {CONTROL}"
     )
@@ -6381,17 +6345,14 @@ def is_control_path(path: str) -> bool:
 
 def _check_limit(limit: int | None) -> None:
     if limit is not None and limit < 1:
-        raise ValueError(f"limit: expected at least 1, got {limit}")
+        raise SetupError(f"limit: expected at least 1, got {limit}")
 
 
-def _numbered(what: str, value: Any) -> list[tuple[str, Any]]:
-    """The value, or a list's items, each a copy with its place."""
-    if not isinstance(value, (list, tuple)):
-        return [(what, json_copy(value, what))]
-    places = [f"{what}s[{index}]" for index in range(len(value))]
-    return [
-        (place, json_copy(item, place)) for place, item in zip(places, value, strict=True)
-    ]
+def _numbered(what: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A copy of the value, or of each of a list, with its place."""
+    for index, item in enumerate(_as_list(value)):
+        place = f"{what}[{index}]"
+        yield place, json_copy(item, place)
 
 
 def printable(line: str) -> str:
@@ -6418,8 +6379,7 @@ def log_line(request: Request) -> str:
     if note.fault:
         parts.append(f"fault={note.fault}")
     parts.append(f"{note.ms:.1f} ms")
-    reasons = [describe_miss(miss) for miss in note.closest or ()] or [note.error or ""]
-    parts += [f"({reason})" for reason in (*reasons, note.hint) if reason]
+    parts += [f"({reason})" for reason in (note.error, note.hint) if reason]
     return printable(" ".join(parts))
 
 
@@ -6593,7 +6553,7 @@ class _Adapter(socketserver.BaseRequestHandler):
         """Have a request answered, and send that; whether another may follow."""
         note = request.note
         response = self.server.mock.handle(request)
-        if response.dropped:
+        if not response.status:
             note.delivered = False
             raise ConnectionAbortedError("dropped as ordered")
         framed = response.stream is None or response.length is not None or not head.http_1_0
