@@ -698,10 +698,12 @@ def parse_video_request(
         issues += _callback_issues(submit.get("callback_url"), callback_hosts)
     if issues:
         raise SchemaError(issues)
-    given = {name: submit.get(name) for name in Shape._fields[2:]}
+    given = {name: shorten(submit.get(name)) for name in Shape._fields[2:]}
+    images = submit.get("frame_images", [])[:_LONGEST_LIST]
+    assets = submit.get("input_references", [])[:_LONGEST_LIST]
     shape = Shape(
-        frames=tuple(image["frame_type"] for image in submit.get("frame_images", ())),
-        references=tuple(asset["type"] for asset in submit.get("input_references", ())),
+        frames=tuple(image["frame_type"] for image in images),
+        references=tuple(asset["type"] for asset in assets),
         **given,
     )
     prompt, seed = submit.get("prompt", ""), submit.get("seed")
@@ -2048,8 +2050,7 @@ class Job(NamedTuple):
     ends_at: float  # known, or reached; infinite while only polls can tell
     ends_after: float  # this many polls; infinite where they do not matter
     polls: int = 0
-    passed: float = 0  # polls, and what stands for one: POLL_SECONDS of `advance`
-    lookups: int = 0  # of its /generation
+    advanced: int = 0  # more polls: each stands for POLL_SECONDS of `advance`
 
 
 def new_job(
@@ -2064,14 +2065,9 @@ def new_job(
     """The job that a fixture plans for a submit, with `pace` unless it has its own."""
     plan = fixture.plan
     pace = plan.pace or pace
-    shape = submit.shape._replace(
-        frames=submit.shape.frames[:_LONGEST_LIST],
-        references=submit.shape.references[:_LONGEST_LIST],
-        size=shorten(submit.shape.size),
-    )
     cost = plan.cost
     if cost == BY_CATALOGUE:
-        cost = cost_of(shape, model)
+        cost = cost_of(submit.shape, model)
     ends_at = ends_after = math.inf
     if plan.status in ENDINGS:
         if pace.unit == "polls":
@@ -2084,7 +2080,7 @@ def new_job(
     letters = os.urandom(20).translate(_ID_LETTERS).decode()
     return Job(
         id=f"gen-vid-{int(now)}-{letters}",
-        submit=submit._replace(prompt=shorten(submit.prompt), shape=shape, body={}),
+        submit=submit._replace(prompt=shorten(submit.prompt), body={}),
         model=model,
         plan=plan,
         fixture=fixture.name or None,
@@ -2106,7 +2102,7 @@ def status_at(job: Job, now: float) -> Status:
         return job.ending
     left = now - job.created_at
     if job.pace.unit == "polls":
-        left = job.passed - 1
+        left = job.polls + job.advanced - 1
     for status, span in zip(WAITING, job.pace.spans, strict=True):
         left -= span
         if left < 0 or status is job.ending:
@@ -2119,29 +2115,18 @@ def expires_at(job: Job) -> int:
     return int(job.ends_at) + RETENTION_SECONDS
 
 
-def after_poll(job: Job, now: float) -> Job:
-    """The job after one more poll, which may end it."""
-    passed, ends_at = job.passed + 1, job.ends_at
-    if now < ends_at:
-        if passed >= job.ends_after:
-            ends_at = now
-        elif ends_at < math.inf and job.pace.unit == "polls":
-            ends_at = now + SELF_END_SECONDS
-    return job._replace(polls=job.polls + 1, passed=passed, ends_at=ends_at)
-
-
-def after_advance(job: Job, now: float, polls: int) -> Job:
-    """The job after the clock was moved on, as if polled so often after `now`."""
-    ends_at, needed = job.ends_at, job.ends_after - job.passed
-    if needed <= polls:
-        ends_at = min(ends_at, now + needed * POLL_SECONDS)
-    return job._replace(passed=job.passed + polls, ends_at=ends_at)
+def end_after(job: Job, polls: int, first_at: float) -> float:
+    """When the job ends if it is polled so often from then on, POLL_SECONDS apart."""
+    needed = job.ends_after - job.polls - job.advanced
+    if 0 < needed <= polls:
+        return min(job.ends_at, first_at + (needed - 1) * POLL_SECONDS)
+    return job.ends_at
 
 
 class Note:
     """What becomes of a request: its entry in the journal is the request with this."""
 
-    epoch = 0  # how many resets came before it
+    store: Store  # as the request found it; only until it is written down
     job_id: str | None = None
     fixture: str | None = None
     fault: str | None = None
@@ -2175,69 +2160,51 @@ class Wait(NamedTuple):
 class Store:
     """Everything about one mock that changes but its deliveries, behind one lock.
 
-    What goes in and out is frozen: a reader holds a snapshot that nobody can change under it.
-    Nothing here blocks while the lock is held.
+    A reset makes another one: what is in flight goes on in the old one, which nobody sees any
+    more.  What goes in and out is frozen: a reader holds a snapshot that nobody can change
+    under it.  Nothing here blocks while the lock is held.
     Methods that VideoMock has by the same name are described there.
     """
 
-    def __init__(self, config: Config, clock: Callable[[], float]) -> None:
+    def __init__(self, config: Config, loaded: Loaded, clock: Callable[[], float]) -> None:
         self.config = config
+        self.loaded = loaded
         self._clock = clock
-        self._lock = threading.Lock()  # guards every field below
-        self._waits: dict[Any, list[Wait]] = {}  # by what they want
-        self._closed = False
-        self.epoch = 0  # how many resets there were
-        self.loaded = load_fixtures(config.fixtures, bool(config.record))
-        self._course: list[Fixture] = []  # what a trial does to every submit
-        if config.trial:
-            course = {"match": {}, **TRIALS[config.trial].course}
-            name = f"trial:{config.trial}"
-            self._course.append(fixture_from_json(course, "trial", name, None))
-        faults = [json_copy(fault, "fault") for fault in config.fault]
-        self._start_faults = list(map(fault_from_json, faults))
-        self._set_up()
-
-    def _set_up(self) -> None:  # self._lock is held, or nobody else knows the store yet
         self._offset = 0.0  # what `advance` has added to the clock
+        self._lock = threading.Lock()  # guards every field below; some may be read without
         self._jobs: OrderedDict[str, Job] = OrderedDict()  # by id, the oldest first
-        self._open: dict[
-            str, Job
-        ] = {}  # those not settled, by id; evicted ones too, if there is room
+        self._open: set[str] = set()  # ids of jobs that are not settled
         # Heap of (end, id): no open job ends before its entry; the last entry is no job's.
         self._ends: list[tuple[float, str]] = [(math.inf, "")]
         self._ended: list[Job] = []  # settled ones that have a callback, until `take_ended`
         self._spent: Counter[str] = Counter()  # USD of settled jobs, by label of the key
         self._journal: dict[int, Request] = {}  # by seq, without gaps
         self._seq = 0
+        self._waits: dict[Any, list[Wait]] = {}  # by what they want
+        self._closed = False
+        self._counts: OrderedDict[str, Counts] = OrderedDict()  # by scope
+        self.hits: Counts = Counter()  # over all scopes
+        faults = [json_copy(fault, "fault") for fault in config.fault]
+        self.faults = list(
+            map(fault_from_json, faults)
+        )  # the server's; never changed in place
         self._added: list[Fixture] = []
-        self._faults = self._start_faults  # the server's; never changed in place
-        self._counts: OrderedDict[str, Counts] = OrderedDict()
-        self._hits: Counts = Counter()  # over all scopes
+        if config.trial:  # every submit takes its course
+            course = {"match": {}, **TRIALS[config.trial].course}
+            name = f"trial:{config.trial}"
+            self._added.append(fixture_from_json(course, "trial", name, None))
         self._install()
 
-    def _install(self) -> None:  # self._lock is held
+    def _install(self) -> None:  # self._lock is held, or nobody else knows the store yet
         loaded = self.loaded
-        self._fixtures = [
-            *self._course,
-            *self._added,
-            *scenario_fixtures(),
-            *loaded.fixtures,
-        ]
-        if loaded.implicit:
-            self._fixtures.append(_SUCCESS)
-        self._named = {fixture.model for fixture in self._fixtures}
-        # Made aside: it is read without the lock.
+        # Each made aside: it is read without the lock.
+        self.fixtures = [*self._added, *scenario_fixtures(), *loaded.fixtures]
+        self._named = {fixture.model for fixture in self.fixtures}
         by_id = {model.id: model for model in loaded.models}
         self._models = {model.canonical_slug: model for model in loaded.models} | by_id
 
-    def reset(self) -> None:
-        with self._lock:
-            self.epoch += 1
-            for wait in itertools.chain(*self._waits.values()):
-                wait.found.clear()
-            self._set_up()
-
     def close(self) -> None:
+        """Let go of everybody who waits."""
         with self._lock:
             self._closed = True
             for wait in itertools.chain(*self._waits.values()):
@@ -2245,8 +2212,11 @@ class Store:
 
     def totals(self) -> dict[str, int]:
         """How much there is, for the health check."""
-        fixtures = len(self.fixtures())
-        return {"jobs": len(self._jobs), "requests": self._seq, "fixtures": fixtures}
+        return {
+            "jobs": len(self._jobs),
+            "requests": self._seq,
+            "fixtures": len(self.fixtures),
+        }
 
     # ---- Clock
 
@@ -2255,50 +2225,39 @@ class Store:
 
     def advance(self, seconds: float) -> float:
         with self._lock:
-            before, offset = self.now(), self._offset
+            before = self._offset
             self._offset += seconds
-            polls = int(self._offset // POLL_SECONDS - offset // POLL_SECONDS)
+            polls = int(self._offset // POLL_SECONDS - before // POLL_SECONDS)
+            first_at = self.now() - self._offset % POLL_SECONDS - (polls - 1) * POLL_SECONDS
             if polls:
-                last_poll = before - offset % POLL_SECONDS
-                for job in list(self._open.values()):
-                    self._put(after_advance(job, last_poll, polls))
-            self._settle()
+                for job_id in self._open:
+                    job = self._jobs[job_id]
+                    ends_at = end_after(job, polls, first_at)
+                    self._put(job._replace(advanced=job.advanced + polls, ends_at=ends_at))
             return self.now()
 
     # ---- Fixtures and models
 
     def reload_if_edited(self) -> str | None:
         """Take an edited fixture file over; the reason if it has become invalid."""
-        stamps = self.loaded.stamps
-        fresh = {path: _stamp(path) for path in stamps}
-        if fresh == stamps:
+        fresh = {path: _stamp(path) for path in self.loaded.stamps}
+        if fresh == self.loaded.stamps:
             return None
-        reason = None
         try:
             loaded = load_fixtures(self.config.fixtures, bool(self.config.record))
         except SetupError as error:
-            loaded = self.loaded._replace(stamps={**fresh, **error.stamps})
-            reason = str(error)
+            self.loaded = self.loaded._replace(stamps={**fresh, **error.stamps})
+            return str(error)
         with self._lock:
-            if self.loaded.stamps is not stamps:
-                return None  # another request was quicker
             self.loaded = loaded
             self._install()
-        return reason
+        return None
 
     def add_fixtures(self, fixtures: Sequence[Fixture]) -> None:
         """Put these before all others."""
         with self._lock:
             self._added = [*fixtures, *self._added]
             self._install()
-
-    def fixtures(self) -> list[tuple[Fixture, int]]:
-        with self._lock:
-            return [
-                (fixture, self._hits[fixture.id])
-                for fixture in self._fixtures
-                if fixture is not _SUCCESS
-            ]
 
     def listed_model(self, model_id: str) -> Model | None:
         """The model of this id, canonical slug, or id with a date of eight digits."""
@@ -2313,27 +2272,26 @@ class Store:
         listed = self.listed_model(model_id)
         if listed is not None or not 0 < len(model_id) <= 256:
             return listed
-        if self.loaded.complete and not self._course:
+        if self.loaded.complete and not self.config.trial:
             named = [name for name in model_names(model_id) if name in self._named]
             if not any(name == model_id or not self.listed_model(name) for name in named):
                 return None
         return Model(model_id, model_id, name=model_id, supported_frame_images=FRAME_TYPES)
 
     def choose(
-        self, submit: VideoRequest, context: str | None, scope: str, epoch: int
+        self, submit: VideoRequest, context: str | None, scope: str
     ) -> tuple[Fixture | None, Fault | None, list[Json]]:
         """The first fixture that takes this submit, the fault that hits it, else near-misses.
 
-        Counted as a match unless the fault keeps the work from being done, or a reset came
-        since the request did.
+        Counted as a match unless the fault keeps the work from being done.
         """
         with self._lock:
-            counts = self._scope_counts(scope, epoch)
-            fault = self._draw("submit", self._faults, counts)
+            fault = self._draw("submit", self.faults, scope)
             if fault is not None and fault.prevents:
                 return None, fault, []
+            counts = self._counts_of(scope)
             models = (None, *model_names(submit.model))
-            for fixture in self._fixtures:
+            for fixture in self.fixtures:
                 if (
                     fixture.model not in models
                     or fixture.prompt.needle not in submit.prompt
@@ -2342,19 +2300,21 @@ class Store:
                 if not any(differences(fixture, submit, context, counts)):
                     break
             else:
-                return None, fault, self._near_misses(submit, context, counts)
-            fault = fault or self._draw("submit", fixture.plan.faults, counts)
+                if not self.loaded.implicit:
+                    return None, fault, self._near_misses(submit, context, counts)
+                fixture = _SUCCESS
+            fault = fault or self._draw("submit", fixture.plan.faults, scope)
             if fault is None or not fault.prevents:
                 counts[fixture.id] += 1
                 counts[fixture.group] += 1
-                self._hits[fixture.id] += 1
+                self.hits[fixture.id] += 1
             return fixture, fault, []
 
     def _near_misses(
         self, submit: VideoRequest, context: str | None, counts: Counts
     ) -> list[Json]:  # self._lock is held
         ranked = []
-        for fixture in self._fixtures:
+        for fixture in self.fixtures:
             if fixture.built_in and "mock:" not in submit.prompt:
                 continue
             missed = list(differences(fixture, submit, context, counts))
@@ -2364,9 +2324,7 @@ class Store:
         nearest = heapq.nsmallest(3, ranked, key=lambda entry: entry[0])
         return [miss for _, miss in nearest]
 
-    def _scope_counts(self, scope: str, epoch: int) -> Counts:  # self._lock is held
-        if epoch != self.epoch:
-            return Counter()
+    def _counts_of(self, scope: str) -> Counts:  # self._lock is held
         counts = self._counts.setdefault(scope, Counter())
         self._counts.move_to_end(scope)
         if len(self._counts) > _MAX_SCOPES + self.config.max_jobs:
@@ -2378,84 +2336,66 @@ class Store:
     def add_faults(self, faults: Sequence[Fault]) -> None:
         """Inject these as well; they strike before those of fixtures, in the order of coming."""
         with self._lock:
-            self._faults = [*self._faults, *faults]
+            self.faults = [*self.faults, *faults]
 
-    def faults(self) -> list[tuple[Fault, int]]:
-        with self._lock:
-            return [(fault, self._hits[fault.id]) for fault in self._faults]
-
-    def clear_faults(self) -> None:
-        with self._lock:
-            self._faults = []
-
-    def draw_fault(
-        self, on: str, scope: str, epoch: int, job: Job | None = None
-    ) -> Fault | None:
+    def draw_fault(self, on: str, scope: str, job: Job | None = None) -> Fault | None:
         """The fault that hits this: one of the server's, else the job's own.
 
         What a fixture faults after the submit is counted per job, as if that were a scope.
         """
-        if not self._faults and (job is None or not job.plan.faults):
-            return None
         with self._lock:
-            fault = self._draw(on, self._faults, self._scope_counts(scope, epoch))
-            if fault is None and job is not None and job.plan.faults:
-                fault = self._draw(on, job.plan.faults, self._scope_counts(job.id, epoch))
+            fault = self._draw(on, self.faults, scope)
+            if fault is None and job is not None:
+                fault = self._draw(on, job.plan.faults, job.id)
             return fault
 
     def _draw(
-        self, on: str, faults: Sequence[Fault], counts: Counts
+        self, on: str, faults: Sequence[Fault], scope: str
     ) -> Fault | None:  # self._lock is held
         """The first that strikes."""
         for fault in faults:
             if fault.on == on:
+                counts = self._counts_of(scope)
                 counts[fault.id] += 1
                 if fault.strikes(counts[fault.id] - 1):
-                    self._hits[fault.id] += 1
+                    self.hits[fault.id] += 1
                     return fault
         return None
 
     # ---- Jobs
 
-    def add_job(self, job: Job, epoch: int) -> None:
-        """Keep the job, unless a reset came since its request did."""
+    def add_job(self, job: Job) -> None:
         with self._lock:
-            if epoch != self.epoch:
-                return
-            self._jobs[job.id] = self._open[job.id] = job
+            self._settle()
+            self._jobs[job.id] = job
+            self._open.add(job.id)
+            heapq.heappush(self._ends, (job.ends_at, job.id))
             if len(self._jobs) > self.config.max_jobs:
-                self._jobs.popitem(last=False)
-            if len(self._open) > self.config.max_jobs:
-                del self._open[next(iter(self._open))]
-            self._expect_end(job)
+                forgotten, _ = self._jobs.popitem(last=False)
+                self._open.discard(forgotten)
+            if (
+                len(self._ends) > 4 * self.config.max_jobs
+            ):  # mostly of jobs that are forgotten
+                known = [(self._jobs[job_id].ends_at, job_id) for job_id in self._open]
+                self._ends = sorted([*known, (math.inf, "")])
 
     def _put(self, job: Job) -> None:  # self._lock is held
-        if job.id in self._jobs:
-            self._jobs[job.id] = job
-        before = self._open.get(job.id)
-        if before is not None:
-            self._open[job.id] = job
-            if job.ends_at < before.ends_at:
-                self._expect_end(job)
-
-    def _expect_end(self, job: Job) -> None:  # self._lock is held
-        heapq.heappush(self._ends, (job.ends_at, job.id))
-        if len(self._ends) > 4 * self.config.max_jobs:  # mostly of jobs that are forgotten
-            known = [(job.ends_at, job.id) for job in self._open.values()]
-            self._ends = sorted([*known, (math.inf, "")])
-        self._settle()
+        if job.ends_at < self._jobs[job.id].ends_at:
+            heapq.heappush(self._ends, (job.ends_at, job.id))
+        self._jobs[job.id] = job
 
     def _settle(self) -> None:  # self._lock is held
         """Account for the jobs that have ended by now: what they cost, whom to tell."""
         now = self.now()
         while self._ends[0][0] <= now:
-            job = self._open.get(heapq.heappop(self._ends)[1])
-            if job is None:
+            _, job_id = heapq.heappop(self._ends)
+            if job_id not in self._open:
                 continue
+            job = self._jobs[job_id]
             if job.ends_at > now:  # a poll has put it off
-                heapq.heappush(self._ends, (job.ends_at, job.id))
+                heapq.heappush(self._ends, (job.ends_at, job_id))
                 continue
-            del self._open[job.id]
+            self._open.remove(job_id)
             if job.ending is Status.COMPLETED:
                 self._spent[job.key] += job.cost or 0  # type: ignore[assignment]
             if job.callback_url:
@@ -2488,19 +2428,20 @@ class Store:
     def poll(self, job_id: str) -> tuple[Job, float]:
         """The job after one more poll, and the time of it; ApiError 404 for none."""
         with self._lock:
-            now = self.now()
-            job = after_poll(self._find(job_id), now)
+            job, now = self._find(job_id), self.now()
+            ends_at = end_after(job, 1, now)
+            if now < ends_at < math.inf and job.pace.unit == "polls":  # it ends by itself
+                ends_at = now + SELF_END_SECONDS
+            job = job._replace(polls=job.polls + 1, ends_at=ends_at)
             self._put(job)
             return job, now
 
     def looked_up(self, job: Job) -> bool:
-        """Whether /generation knows a job: once it completed, but not at the first lookup."""
+        """Whether /generation knows a completed job: not at the first lookup."""
         with self._lock:
-            job = self._jobs.get(job.id, job)
-            if status_at(job, self.now()) is not Status.COMPLETED:
-                return False
-            self._put(job._replace(lookups=job.lookups + 1))
-            return job.lookups > 0
+            counts = self._counts_of(job.id)
+            counts["lookups"] += 1
+            return counts["lookups"] > 1
 
     def jobs(self, scope: str | None, offset: int, limit: int | None) -> list[Job]:
         with self._lock:
@@ -2520,8 +2461,9 @@ class Store:
             if current is status:
                 return job, now
             if current in ENDINGS:
-                text = f"Job {job.id} has ended already: it is {current.value}"
-                raise ApiError(409, text)
+                raise ApiError(
+                    409, f"Job {job.id} has ended already: it is {current.value}"
+                )
             if status is job.ending:
                 error = error or job.error
             job = job._replace(ending=status, error=error or ENDINGS[status], ends_at=now)
@@ -2539,12 +2481,12 @@ class Store:
     # ---- Journal
 
     def record(self, request: Request) -> None:
-        """Write a request down, unless a reset came since it began."""
+        """Write a request down in the journal, and tell those who wait for it."""
         note, most = request.note, self.config.max_requests
         if len(request.body) > _SMALL_BODY:
             request = request._replace(body=kept_body_of(request))
         with self._lock:
-            if note.epoch != self.epoch or not most:
+            if not most:
                 return
             self._seq += 1
             note.seq, note.time = self._seq, self.now()
@@ -3370,7 +3312,7 @@ class Courier:
     def _start_attempt(self, delivery: Delivery) -> None:
         job, fault = delivery.job, delivery.held
         if fault is None:
-            drawn = self._store.draw_fault("webhook", job.scope, self._store.epoch, job)
+            drawn = self._store.draw_fault("webhook", job.scope, job)
             fault = drawn or Fault("webhook")
             if fault.delay:
                 due_at = delivery.due_at + fault.delay
@@ -3706,7 +3648,7 @@ def strike(
 
 def interfere(mock: VideoMock, request: Request, on: str, job: Job | None = None) -> None:
     """Let the fault strike that hits this request: one of the server's, else its job's own."""
-    fault = mock.store.draw_fault(on, scope_of(request), request.note.epoch, job)
+    fault = request.note.store.draw_fault(on, scope_of(request), job)
     strike(mock, request, fault)
 
 
@@ -3732,7 +3674,7 @@ def create_video(mock: VideoMock, request: Request) -> Response:
         "model_slug": model.id,
     }
     context = request.headers.get("x-aimock-context")
-    fixture, fault, misses = mock.store.choose(submit, context, scope, note.epoch)
+    fixture, fault, misses = note.store.choose(submit, context, scope)
     if fixture is not None:
         note.fixture = fixture.name or None
     strike(mock, request, fault, moderation)
@@ -3758,7 +3700,7 @@ def create_video(mock: VideoMock, request: Request) -> Response:
         scope=scope,
     )
     note.job_id = job.id
-    mock.store.add_job(job, note.epoch)
+    note.store.add_job(job)
     if job.callback_url:
         mock.courier.wake()
     wire = {
@@ -4015,7 +3957,8 @@ def get_generation(mock: VideoMock, request: Request) -> Response:
     job_id = request.parameters.get("id", "")
     job = mock.job_of(request, job_id, "Generation")
     interfere(mock, request, "generation", job)
-    if not mock.store.looked_up(job):
+    completed = status_at(job, mock.now()) is Status.COMPLETED
+    if not (completed and mock.store.looked_up(job)):
         raise ApiError(404, f"Generation {job_id} not found")
     milliseconds = round((job.ends_at - job.created_at) * 1000)
     data = {
@@ -5836,15 +5779,19 @@ class VideoMock:
         self.stopping = threading.Event()
         self._additions = itertools.count(1)  # of fixtures; names those that have none
         started = _real_time() - _monotonic()
-        self.store = Store(self.config, clock or (lambda: started + _monotonic()))
-        self.courier = Courier(self.store, self.config, self.report)
+        self._clock = clock or (lambda: started + _monotonic())
+        self._begin(load_fixtures(self.config.fixtures, bool(self.config.record)))
         self.recorder = Recorder(self)
+
+    def _begin(self, loaded: Loaded) -> None:
+        self.store = Store(self.config, loaded, self._clock)
+        self.courier = Courier(self.store, self.config, self.report)
 
     def handle(self, request: Request) -> Response:
         """Answer any request; the one place where an exception becomes a reply."""
         note = request.note
         started = _monotonic()
-        note.epoch = self.store.epoch
+        note.store = self.store
         is_control = is_control_path(request.path)
         try:
             response = self._answer(request, is_control)
@@ -5865,7 +5812,8 @@ class VideoMock:
             note.ms = (_monotonic() - started) * 1000
             if not response.dropped:
                 note.status = response.status
-            self.store.record(request)
+            note.store.record(request)
+            del note.store  # the journal must not keep its own store, past a reset
             if self.log is not None:
                 self.log(log_line(request))
                 job = self.store.find_job(note.job_id)
@@ -6053,7 +6001,7 @@ class VideoMock:
         >>> mock.clear_faults()
         []
         """
-        self.store.clear_faults()
+        self.store.faults = []
         return self.faults()
 
     def reset(self) -> Json:
@@ -6062,8 +6010,9 @@ class VideoMock:
         >>> mock.reset()["jobs"]
         0
         """
-        self.store.reset()
-        self.courier.reset()
+        self.store.close()
+        self.courier.stop()
+        self._begin(self.store.loaded)
         self.recorder.differences = []
         return self.health()
 
@@ -6264,8 +6213,9 @@ class VideoMock:
         >>> mock.fixtures()[0]["name"]
         'mock:failed'
         """
+        store = self.store
         return [
-            fixture_to_wire(fixture, matched) for fixture, matched in self.store.fixtures()
+            fixture_to_wire(fixture, store.hits[fixture.id]) for fixture in store.fixtures
         ]
 
     def faults(self) -> list[Json]:
@@ -6274,8 +6224,10 @@ class VideoMock:
         >>> mock.faults()
         []
         """
+        store = self.store
         return [
-            {**json_copy(fault.source), "struck": n} for fault, n in self.store.faults()
+            {**json_copy(fault.source), "struck": store.hits[fault.id]}
+            for fault in store.faults
         ]
 
 

@@ -2744,7 +2744,7 @@ def test_reset_restores_the_start_and_lets_nothing_in_flight_in(mock: MockServer
     built_in = mock.fixtures()
     submit(mock)
     mock.add_fixture(fails({}))
-    mock.add_fault({"on": "submit", "status": 500})
+    mock.add_fault({"on": "poll", "status": 500})
     mock.advance(1000)
     assert post_across_a_reset(mock).status == 202
     assert mock.jobs() == [] and mock.requests() == [] and mock.faults() == []
