@@ -73,7 +73,7 @@ import sys
 import threading
 import time
 import types
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from http.server import ThreadingHTTPServer
@@ -2420,13 +2420,13 @@ class Store:
         """The job of this id, if it is known."""
         return self._jobs.get(job_id or "")
 
-    def job(self, job_id: str) -> tuple[Job, float]:
-        """The job of this id, or the "latest", and the time; looking is no poll."""
+    def job(self, job_id: str) -> Job:
+        """The job of this id, or the "latest"; looking is no poll.  ApiError 404 for none."""
         with self._lock:
-            return self._find(job_id), self.now()
+            return self._find(job_id)
 
-    def poll(self, job_id: str) -> tuple[Job, float]:
-        """The job after one more poll, and the time of it; ApiError 404 for none."""
+    def poll(self, job_id: str) -> Job:
+        """The job after one more poll; ApiError 404 for none."""
         with self._lock:
             job, now = self._find(job_id), self.now()
             ends_at = end_after(job, 1, now)
@@ -2434,7 +2434,7 @@ class Store:
                 ends_at = now + SELF_END_SECONDS
             job = job._replace(polls=job.polls + 1, ends_at=ends_at)
             self._put(job)
-            return job, now
+            return job
 
     def looked_up(self, job: Job) -> bool:
         """Whether /generation knows a completed job: not at the first lookup."""
@@ -2454,12 +2454,12 @@ class Store:
         with self._lock:
             return dict(self._jobs)
 
-    def finish(self, job_id: str, status: Status, error: str | None) -> tuple[Job, float]:
+    def finish(self, job_id: str, status: Status, error: str | None) -> Job:
         with self._lock:
             job, now = self._find(job_id), self.now()
             current = status_at(job, now)
             if current is status:
-                return job, now
+                return job
             if current in ENDINGS:
                 raise ApiError(
                     409, f"Job {job.id} has ended already: it is {current.value}"
@@ -2468,7 +2468,7 @@ class Store:
                 error = error or job.error
             job = job._replace(ending=status, error=error or ENDINGS[status], ends_at=now)
             self._put(job)
-            return job, now
+            return job
 
     def spent(self, key: str | None = None) -> float:
         """USD that completed jobs cost, of one key or of all."""
@@ -3049,42 +3049,37 @@ def clip_of(job: Job, index: int) -> bytes | str:
 # known, and so the mock's own: BACKOFF, the timeout, that redirects are not followed, that a
 # test run reaches nobody outside by accident.
 
-BACKOFF = (
-    1.0,
-    2.0,
-    4.0,
-    8.0,
-)  # seconds on the mock's clock between the attempts of a delivery
+# Seconds on the mock's clock between the attempts of a delivery.
+BACKOFF = (1.0, 2.0, 4.0, 8.0)
 WEBHOOK_SECONDS = 10.0  # real ones, for a whole attempt
 MAX_UNDER_WAY = 64  # attempts at once
 _MAX_DONE = 1_000  # deliveries that are over and still listed
 
 
 class Delivery(NamedTuple):
-    """One webhook on its way: what is sent, when next, and what became of the attempts so far."""
+    """One webhook on its way: what is sent, and what became of the attempts so far."""
 
     number: int
     job: Job
     body: bytes
-    due_at: float
     state: str = "pending"  # pending, delivered, failed, refused, dropped
     reason: str | None = None  # of any end but delivered
     headers: dict[str, str] = {}  # of the latest attempt
     attempts: tuple[Json, ...] = ()
-    held: Fault | None = None  # a fault that delays this attempt and strikes when it is due
 
 
 def _webhook_event(job: Job) -> bytes:
     status = job.ending.value
-    never = math.inf  # an event has no signed URLs
-    outcome = outcome_to_wire(job, never, Links(job.origin))
-    named = {"status": status, "generation_id": job.id, "model": job.submit.model}
-    event = {
-        "type": f"video.generation.{status}",
-        "created_at": iso_time(job.ends_at),
-        "data": {"id": job.id, **named, **outcome},
+    data = {
+        "id": job.id,
+        "status": status,
+        "generation_id": job.id,
+        "model": job.submit.model,
+        # As if it was long ago: an event has no signed URLs.
+        **outcome_to_wire(job, math.inf, Links(job.origin)),
     }
-    return to_json(event)
+    kind = f"video.generation.{status}"
+    return to_json({"type": kind, "created_at": iso_time(job.ends_at), "data": data})
 
 
 def iso_time(at: float) -> str:
@@ -3125,20 +3120,6 @@ def may_deliver(url: str, callback_hosts: Sequence[str]) -> bool:
     return "*" in callback_hosts or host in {name.lower() for name in callback_hosts}
 
 
-def _after_attempt(delivery: Delivery, outcome: Json, seconds: float) -> Delivery:
-    """The delivery after an attempt that took so many real seconds."""
-    delivery = delivery._replace(attempts=(*delivery.attempts, outcome), held=None)
-    if 200 <= outcome.get("status", 0) < 300 and "error" not in outcome:
-        return delivery._replace(state="delivered")
-    failures = len(delivery.attempts)
-    if failures > len(BACKOFF):
-        reason = f"no success in {failures} attempts"
-        return delivery._replace(state="failed", reason=reason)
-    # Reckoned from when it was due, so that one jump of the clock brings all attempts that fall
-    # within it.
-    return delivery._replace(due_at=delivery.due_at + seconds + BACKOFF[failures - 1])
-
-
 class Threads:
     """Daemon threads of one name, known while they run, so that a stop can wait for them."""
 
@@ -3177,7 +3158,7 @@ class Threads:
 
 
 class Courier:
-    """Delivers webhooks: one thread that waits for what is due, and one per attempt.
+    """Delivers webhooks: one thread that starts what is due, and one per attempt.
 
     The first is there once a job has a callback or the clock was moved.  It shuts down the
     socket of an attempt that has taken too long, however slowly the receiver's answer drips.
@@ -3189,215 +3170,190 @@ class Courier:
         self._store = store
         self._config = config
         self._threads = Threads("webhooks", on_error)
-        self._changed = threading.Condition()  # guards every field below
-        self._news = False  # something changed since the thread looked
-        self._started = self._stopped = False
         self._numbers = itertools.count(1)
-        self._sockets: dict[
-            socket.socket, float
-        ] = {}  # of attempts under way, to their deadline
-        self._under_way = 0
-        self._set_up()
-
-    def _set_up(self) -> None:
-        self._pending: dict[
-            int, Delivery
-        ] = {}  # by number, the oldest first; at most max_jobs
-        self._done: dict[int, Delivery] = {}  # by number, the first to end first
-        self._due: list[
-            tuple[float, int]
-        ] = []  # heap of (due, number): pending, not under way
+        self._news = threading.Event()  # something may be due
+        # Of attempts under way, to their deadline.
+        self._sockets: dict[socket.socket, float] = {}
+        self._changed = threading.Condition()  # guards every field below
+        self._started = self._stopped = False
+        self._under_way = 0  # attempts
+        # By number, the oldest first; at most max_jobs.
+        self._pending: dict[int, Delivery] = {}
+        self._done: deque[Delivery] = deque(maxlen=_MAX_DONE)  # the first to end first
+        # Heap of (due, number, fault): pending, not under way; last of all, none.  The fault
+        # has been drawn already, and its delay is over when this is due.
+        self._due: list[tuple[float, int, Fault | None]] = [(math.inf, 0, None)]
 
     def wake(self) -> None:
         """Look again what is due: a job has a callback, or the clock has moved."""
         with self._changed:
-            self._news = True
-            if not self._started and not self._stopped:
+            if not self._started:
                 self._started = self._threads.start(self._run)
-            self._changed.notify_all()
-
-    def reset(self) -> None:
-        with self._changed:
-            self._set_up()
+        self._news.set()
 
     def stop(self) -> None:
         """End what is under way; an attempt that hangs in connecting does no more harm."""
         with self._changed:
             self._stopped = True
-            for sock in self._sockets:
-                shut_down(sock)
             self._changed.notify_all()
+        self._news.set()
+        for sock in list(self._sockets):
+            shut_down(sock)
         self._threads.join(0.2)
 
-    def deliveries(self, job_ids: Collection[str] | None = None) -> list[Delivery]:
-        """Those of these jobs, or all, oldest first."""
+    def deliveries(self) -> list[Delivery]:
+        """All that are known, oldest first."""
         with self._changed:
-            known = [*self._done.values(), *self._pending.values()]
-        chosen = [d for d in known if job_ids is None or d.job.id in job_ids]
-        return sorted(chosen, key=lambda delivery: delivery.number)
+            known = [*self._done, *self._pending.values()]
+        return sorted(known, key=lambda delivery: delivery.number)
 
     def wait_for_done(
         self, wanted: Callable[[Delivery], bool], count: int, seconds: float
     ) -> None:
         """Block up to so many real seconds until `count` of these are not pending any more."""
-        done = self._done.values
         with self._changed:
             self._changed.wait_for(
-                lambda: self._stopped or sum(map(wanted, done())) >= count,
+                lambda: self._stopped or sum(map(wanted, self._done)) >= count,
                 min(seconds, threading.TIMEOUT_MAX),
             )
 
     def _run(self) -> None:
         while not self._stopped:
-            with self._changed:
-                ended, next_end = self._store.take_ended()
-                for job in ended:
-                    self._announce(job)
-                delivery = self._next_due()
+            next_at = self._start_what_is_due()
+            for sock, deadline in list(self._sockets.items()):
+                if _monotonic() > deadline:
+                    shut_down(sock)
+            self._news.wait(min(next_at - self._store.now(), 1.0))
+            self._news.clear()
+
+    def _start_what_is_due(self) -> float:
+        """Announce what has ended, start the attempts that are due; when to look again."""
+        ended, next_at = self._store.take_ended()
+        now = self._store.now()
+        attempts = []
+        with self._changed:
+            for job in ended:
+                self._announce(job)
+            while self._due[0][0] <= now and self._under_way < MAX_UNDER_WAY:
+                due_at, number, fault = heapq.heappop(self._due)
+                delivery = self._pending.get(number)
                 if delivery is None:
-                    self._wait_until(next_end)
+                    continue  # dropped
+                if fault is None:
+                    job = delivery.job
+                    drawn = self._store.draw_fault("webhook", job.scope, job)
+                    fault = drawn or Fault("webhook")
+                    due_at += fault.delay
+                if due_at > now:
+                    heapq.heappush(self._due, (due_at, number, fault))
                     continue
-            self._start_attempt(delivery)
+                self._under_way += 1
+                attempts.append((delivery, due_at, fault))
+            if self._under_way < MAX_UNDER_WAY:
+                next_at = min(next_at, self._due[0][0])
+        for attempt in attempts:
+            if not self._threads.start(self._attempt, *attempt):
+                self._attempt(*attempt)
+        return next_at
 
     def _announce(self, job: Job) -> None:  # self._changed is held
         webhook, url = job.plan.webhook, job.callback_url or ""
-        times = webhook.times
-        refused: Json = {}
-        if not may_deliver(url, self._config.callback_host):
-            host, times = urlsplit(url).hostname, min(times, 1)
-            cure = f"allow it with --callback-host {host}"
-            refused = {"state": "refused", "reason": f"{host} is not loopback; {cure}"}
-        for index in range(times):
-            due_at = job.ends_at + webhook.delay + index
-            number = next(self._numbers)
-            self._keep(Delivery(number, job, _webhook_event(job), due_at, **refused))
+        for index in range(webhook.times):
+            delivery = Delivery(next(self._numbers), job, _webhook_event(job))
+            if not may_deliver(url, self._config.callback_host):
+                host = urlsplit(url).hostname
+                cure = f"allow it with --callback-host {host}"
+                self._end(delivery, "refused", f"{host} is not loopback; {cure}")
+                return
+            self._put_off(delivery, job.ends_at + webhook.delay + index)
 
-    def _keep(self, delivery: Delivery) -> None:  # self._changed is held
-        number = delivery.number
-        if delivery.state == "pending":
-            self._pending[number] = delivery
-            heapq.heappush(self._due, (delivery.due_at, number))
-            if len(self._pending) > self._config.max_jobs:
-                reason = f"more than {self._config.max_jobs} were pending"
-                oldest = self._pending[next(iter(self._pending))]
-                self._keep(oldest._replace(state="dropped", reason=reason))
-        else:
-            self._pending.pop(number, None)
-            self._done[number] = delivery
-            if len(self._done) > _MAX_DONE:
-                del self._done[next(iter(self._done))]
+    def _put_off(self, delivery: Delivery, due_at: float) -> None:  # self._changed is held
+        self._pending[delivery.number] = delivery
+        heapq.heappush(self._due, (due_at, delivery.number, None))
+        if len(self._pending) > self._config.max_jobs:
+            oldest = next(iter(self._pending.values()))
+            reason = f"more than {self._config.max_jobs} were pending"
+            self._end(oldest, "dropped", reason)
+
+    def _end(
+        self, delivery: Delivery, state: str, reason: str | None = None
+    ) -> None:  # self._changed is held
+        self._pending.pop(delivery.number, None)
+        self._done.append(delivery._replace(state=state, reason=reason))
         self._changed.notify_all()
 
-    def _next_due(self) -> Delivery | None:  # self._changed is held
-        now = self._store.now()
-        while self._due and self._due[0][0] <= now and self._under_way < MAX_UNDER_WAY:
-            delivery = self._pending.get(heapq.heappop(self._due)[1])
-            if delivery is not None:
-                self._under_way += 1
-                return delivery
-        return None
-
-    def _wait_until(self, due: float) -> None:  # self._changed is held
-        longest = 3600.0
-        for sock, deadline in self._sockets.items():
-            longest = 1.0
-            if _monotonic() > deadline:
-                shut_down(sock)
-        if self._due and self._under_way < MAX_UNDER_WAY:
-            due = min(due, self._due[0][0])
-        if not self._news and not self._stopped:
-            self._changed.wait(min(max(0.0, due - self._store.now()), longest))
-        self._news = False
-
-    def _start_attempt(self, delivery: Delivery) -> None:
-        job, fault = delivery.job, delivery.held
-        if fault is None:
-            drawn = self._store.draw_fault("webhook", job.scope, job)
-            fault = drawn or Fault("webhook")
-            if fault.delay:
-                due_at = delivery.due_at + fault.delay
-                self._finish(delivery._replace(held=fault, due_at=due_at))
-                return
-        if not self._threads.start(self._attempt, delivery, fault):
-            self._attempt(delivery, fault)
-
-    def _finish(self, delivery: Delivery) -> None:
-        with self._changed:
-            self._under_way -= 1
-            if delivery.number in self._pending:  # a reset forgets it
-                self._keep(delivery)
-            self._news = True  # there is room for another
-            self._changed.notify_all()
-
-    def _attempt(self, delivery: Delivery, fault: Fault) -> None:
+    def _attempt(self, delivery: Delivery, due_at: float, fault: Fault) -> None:
         started = _monotonic()
-        body = delivery.body
-        if fault.body is not None:
-            body = fault.body
-        body = body[: fault.truncate]
-        headers = _webhook_headers(delivery.job, delivery.body, self._config.webhook_secret)
+        job, body = delivery.job, delivery.body
+        headers = _webhook_headers(job, body, self._config.webhook_secret)
         outcome: Json = {"at": round(self._store.now(), 3)}
         if fault.label:
             outcome["fault"] = fault.label
+        if fault.body is not None:
+            body = fault.body
         if fault.close:
             outcome["error"] = "not sent"
         elif fault.status is not None and fault.body is None:
             outcome["status"] = fault.status
         else:
             try:
-                outcome["status"] = self._send(
-                    delivery.job.callback_url or "", body, headers
-                )
+                body = body[: fault.truncate]
+                outcome["status"] = self._send(job.callback_url or "", body, headers)
             except (OSError, ValueError, http.client.HTTPException) as error:
                 outcome["error"] = f"{type(error).__name__}: {error}"
             if fault.lost:
                 outcome["error"] = "answer lost"
-        delivery = delivery._replace(headers=headers)
-        self._finish(_after_attempt(delivery, outcome, _monotonic() - started))
+        attempts = (*delivery.attempts, outcome)
+        delivery = delivery._replace(headers=headers, attempts=attempts)
+        # Reckoned from when it was due, so that one jump of the clock brings all attempts that
+        # fall within it.
+        over_at = due_at + _monotonic() - started
+        with self._changed:
+            self._under_way -= 1
+            if delivery.number in self._pending:  # else it was dropped
+                self._judge(delivery, over_at)
+        self._news.set()
+
+    def _judge(self, delivery: Delivery, over_at: float) -> None:  # self._changed is held
+        """What becomes of a delivery whose latest attempt is over."""
+        failures, outcome = len(delivery.attempts), delivery.attempts[-1]
+        if 200 <= outcome.get("status", 0) < 300 and "error" not in outcome:
+            self._end(delivery, "delivered")
+        elif failures > len(BACKOFF):
+            self._end(delivery, "failed", f"no success in {failures} attempts")
+        else:
+            self._put_off(delivery, over_at + BACKOFF[failures - 1])
 
     def _send(self, url: str, body: bytes, headers: dict[str, str]) -> int:
         """POST, and the status of the answer."""
+        deadline = _monotonic() + WEBHOOK_SECONDS
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 80
-        path = parts._replace(
-            scheme="", netloc="", path=parts.path or "/", fragment=""
-        ).geturl()
+        kind: type[http.client.HTTPConnection] = http.client.HTTPConnection
+        if parts.scheme == "https":
+            kind = http.client.HTTPSConnection
+        port = parts.port or kind.default_port
+        connection = kind(parts.hostname or "", port, timeout=WEBHOOK_SECONDS)
+        path = parts.path or "/"
+        if parts.query:
+            path += f"?{parts.query}"
         path = quote(path, safe="%/?&=:;,+~!$'()*@[]")
-        if parts.scheme == "https":
-            port = parts.port or 443
-        sock = socket.create_connection((host, port), WEBHOOK_SECONDS)
-        if parts.scheme == "https":
-            sock = ssl.create_default_context().wrap_socket(
-                sock, server_hostname=host, do_handshake_on_connect=False
-            )
-        with contextlib.closing(sock), self._watched(sock):
-            if isinstance(sock, ssl.SSLSocket):
-                sock.do_handshake()
-            connection = http.client.HTTPConnection(host, port)
-            connection.sock = sock
+        connection.connect()
+        sock = connection.sock
+        self._sockets[sock] = deadline
+        try:
+            if self._stopped:
+                raise ConnectionError("the mock stops")
             connection.request("POST", path, body, {**headers, "Connection": "close"})
             response = connection.getresponse()
-            if _monotonic() >= self._sockets[sock]:
+            if _monotonic() > deadline:
                 raise TimeoutError("no whole answer in time")
             with contextlib.suppress(OSError, http.client.HTTPException):
                 sock.settimeout(0.2)  # let the receiver finish its answer
                 response.read(65_536)
             return response.status
-
-    @contextlib.contextmanager
-    def _watched(self, sock: socket.socket) -> Iterator[None]:
-        """While this lasts, the socket is shut down at its deadline, and at a stop."""
-        with self._changed:
-            if self._stopped:
-                raise ConnectionError("the mock stops")
-            self._sockets[sock] = _monotonic() + WEBHOOK_SECONDS
-            self._news = True
-            self._changed.notify_all()
-        try:
-            yield
         finally:
-            with self._changed:
-                del self._sockets[sock]
+            del self._sockets[sock]
+            sock.close()
 
 
 def shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
@@ -3753,9 +3709,10 @@ def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
     look = mock.store.poll
     if request.method == "HEAD":
         look = mock.store.job  # which is no poll
-    job, now = look(job_id)
+    job = look(job_id)
     if job.callback_url:
         mock.courier.wake()
+    now = mock.now()
     request.note.shown = status_at(job, now)
     return json_response(job_to_wire(job, now, mock.links(request)))
 
@@ -4967,7 +4924,7 @@ def _json_body(request: Request) -> Any:
 
 def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
     """A job's clip without a key and with ranges, whatever the job's status, for players."""
-    job, _ = mock.store.job(job_id)
+    job = mock.store.job(job_id)
     index = index_of(request)
     check_index(index, max(1, job.plan.outputs))
     return clip_response(request, clip_of(job, index), (), ranges=True)
@@ -5966,10 +5923,10 @@ class VideoMock:
         ending = Status(status)
         if error and ENDINGS[ending] is None:
             raise ValueError(f"error: a job that is {ending.value} has none")
-        job, now = self.store.finish(job_id, ending, error)
+        job = self.store.finish(job_id, ending, error)
         if job.callback_url:
             self.courier.wake()
-        return job_to_control(job, now, self.courier.deliveries([job.id]))
+        return self._shown([job])[0]
 
     def add_fixture(self, fixture: Any) -> list[Json]:
         """Put a fixture, or a list of them, before the others; SetupError for a bad one.
@@ -6037,8 +5994,7 @@ class VideoMock:
         >>> mock.job(job_id)["request"]["prompt"]
         'a cat'
         """
-        job, now = self.store.job(job_id)
-        return job_to_control(job, now, self.courier.deliveries([job.id]))
+        return self._shown([self.store.job(job_id)])[0]
 
     def jobs(
         self, *, scope: str | None = None, limit: int | None = None, offset: int = 0
@@ -6049,9 +6005,11 @@ class VideoMock:
         ['pending']
         """
         _check_limit(limit)
-        jobs = self.store.jobs(scope, offset, limit)
+        return self._shown(self.store.jobs(scope, offset, limit))
+
+    def _shown(self, jobs: Sequence[Job]) -> list[Json]:
         by_job = defaultdict(list)
-        for delivery in self.courier.deliveries({job.id for job in jobs}):
+        for delivery in self.courier.deliveries():
             by_job[delivery.job.id].append(delivery)
         now = self.now()
         return [job_to_control(job, now, by_job[job.id]) for job in jobs]
@@ -6193,7 +6151,7 @@ class VideoMock:
 
     def _id_of(self, job_id: str | None) -> str | None:
         if job_id == "latest":
-            return self.store.job(job_id)[0].id
+            return self.store.job(job_id).id
         return job_id
 
     def assert_no_findings(self, *, ignore: Collection[str] = ()) -> None:
