@@ -2100,14 +2100,13 @@ def status_at(job: Job, now: float) -> Status:
     """What a look at the job shows at this time; it only ever moves forward."""
     if now >= job.ends_at:
         return job.ending
-    left = now - job.created_at
+    passed = now - job.created_at
     if job.pace.unit == "polls":
-        left = job.polls + job.advanced - 1
-    for status, span in zip(WAITING, job.pace.spans, strict=True):
-        left -= span
-        if left < 0 or status is job.ending:
-            return status
-    return WAITING[-1]
+        passed = job.polls + job.advanced - 1
+    pending, in_progress = WAITING
+    if passed < job.pace.spans[0] or job.ending is pending:
+        return pending
+    return in_progress
 
 
 def expires_at(job: Job) -> int:
@@ -2173,7 +2172,8 @@ class Store:
         self._offset = 0.0  # what `advance` has added to the clock
         self._lock = threading.Lock()  # guards every field below; some may be read without
         self._jobs: OrderedDict[str, Job] = OrderedDict()  # by id, the oldest first
-        self._open: set[str] = set()  # ids of jobs that are not settled
+        self._latest = ""  # id of the newest
+        self._open: set[str] = set()  # ids of those that are not settled
         # Heap of (end, id): no open job ends before its entry; the last entry is no job's.
         self._ends: list[tuple[float, str]] = [(math.inf, "")]
         self._ended: list[Job] = []  # settled ones that have a callback, until `take_ended`
@@ -2182,12 +2182,15 @@ class Store:
         self._seq = 0
         self._waits: dict[Any, list[Wait]] = {}  # by what they want
         self._closed = False
-        self._counts: OrderedDict[str, Counts] = OrderedDict()  # by scope
+
+        @functools.lru_cache(_MAX_SCOPES + config.max_jobs)
+        def counts_of(scope: str) -> Counts:
+            return Counter()  # the same one for the same scope
+
+        self._counts_of = counts_of
         self.hits: Counts = Counter()  # over all scopes
-        faults = [json_copy(fault, "fault") for fault in config.fault]
-        self.faults = list(
-            map(fault_from_json, faults)
-        )  # the server's; never changed in place
+        # The server's; never changed in place.
+        self.faults = [fault_from_json(json_copy(f, "fault")) for f in config.fault]
         self._added: list[Fixture] = []
         if config.trial:  # every submit takes its course
             course = {"match": {}, **TRIALS[config.trial].course}
@@ -2225,10 +2228,10 @@ class Store:
 
     def advance(self, seconds: float) -> float:
         with self._lock:
-            before = self._offset
+            passed, since = divmod(self._offset, POLL_SECONDS)
+            first_at = self.now() - since + POLL_SECONDS
             self._offset += seconds
-            polls = int(self._offset // POLL_SECONDS - before // POLL_SECONDS)
-            first_at = self.now() - self._offset % POLL_SECONDS - (polls - 1) * POLL_SECONDS
+            polls = int(self._offset // POLL_SECONDS - passed)
             if polls:
                 for job_id in self._open:
                     job = self._jobs[job_id]
@@ -2324,13 +2327,6 @@ class Store:
         nearest = heapq.nsmallest(3, ranked, key=lambda entry: entry[0])
         return [miss for _, miss in nearest]
 
-    def _counts_of(self, scope: str) -> Counts:  # self._lock is held
-        counts = self._counts.setdefault(scope, Counter())
-        self._counts.move_to_end(scope)
-        if len(self._counts) > _MAX_SCOPES + self.config.max_jobs:
-            self._counts.popitem(last=False)
-        return counts
-
     # ---- Faults
 
     def add_faults(self, faults: Sequence[Fault]) -> None:
@@ -2368,6 +2364,7 @@ class Store:
         with self._lock:
             self._settle()
             self._jobs[job.id] = job
+            self._latest = job.id
             self._open.add(job.id)
             heapq.heappush(self._ends, (job.ends_at, job.id))
             if len(self._jobs) > self.config.max_jobs:
@@ -2408,27 +2405,22 @@ class Store:
             ended, self._ended = self._ended, []
             return ended, self._ends[0][0]
 
-    def _find(self, job_id: str) -> Job:  # self._lock is held
-        job = self._jobs.get(job_id)
-        if job_id == "latest":
-            job = next(reversed(self._jobs.values()), None)
-        if job is None:
-            raise ApiError(404, f"Job {job_id} not found")
-        return job
-
     def find_job(self, job_id: str | None) -> Job | None:
         """The job of this id, if it is known."""
         return self._jobs.get(job_id or "")
 
-    def job(self, job_id: str) -> Job:
+    def job(self, job_id: str) -> Job:  # with the lock or without
         """The job of this id, or the "latest"; looking is no poll.  ApiError 404 for none."""
-        with self._lock:
-            return self._find(job_id)
+        names = {"latest": self._latest}
+        job = self.find_job(names.get(job_id, job_id))
+        if job is None:
+            raise ApiError(404, f"Job {job_id} not found")
+        return job
 
     def poll(self, job_id: str) -> Job:
         """The job after one more poll; ApiError 404 for none."""
         with self._lock:
-            job, now = self._find(job_id), self.now()
+            job, now = self.job(job_id), self.now()
             ends_at = end_after(job, 1, now)
             if now < ends_at < math.inf and job.pace.unit == "polls":  # it ends by itself
                 ends_at = now + SELF_END_SECONDS
@@ -2456,7 +2448,7 @@ class Store:
 
     def finish(self, job_id: str, status: Status, error: str | None) -> Job:
         with self._lock:
-            job, now = self._find(job_id), self.now()
+            job, now = self.job(job_id), self.now()
             current = status_at(job, now)
             if current is status:
                 return job
@@ -3164,11 +3156,9 @@ class Courier:
     socket of an attempt that has taken too long, however slowly the receiver's answer drips.
     """
 
-    def __init__(
-        self, store: Store, config: Config, on_error: Callable[[BaseException], None]
-    ) -> None:
+    def __init__(self, store: Store, on_error: Callable[[BaseException], None]) -> None:
         self._store = store
-        self._config = config
+        self._config = store.config
         self._threads = Threads("webhooks", on_error)
         self._numbers = itertools.count(1)
         self._news = threading.Event()  # something may be due
@@ -5742,7 +5732,7 @@ class VideoMock:
 
     def _begin(self, loaded: Loaded) -> None:
         self.store = Store(self.config, loaded, self._clock)
-        self.courier = Courier(self.store, self.config, self.report)
+        self.courier = Courier(self.store, self.report)
 
     def handle(self, request: Request) -> Response:
         """Answer any request; the one place where an exception becomes a reply."""
