@@ -472,7 +472,7 @@ def checked_config(config: Config) -> Config:
 # To accept a new field: a line in REQUEST_SCHEMA and, if anything reads it, a field of
 # VideoRequest or Shape.
 #
-# To add a status: a member of Status, and its line in WAITING or ENDINGS.
+# To add a status: a member of Status, and its line in ENDINGS, or in WAITING and status_at.
 
 API = "/api/v1"
 
@@ -2202,7 +2202,6 @@ class Store:
         loaded = self.loaded
         # Each made aside: it is read without the lock.
         self.fixtures = [*self._added, *scenario_fixtures(), *loaded.fixtures]
-        self._named = {fixture.model for fixture in self.fixtures}
         by_id = {model.id: model for model in loaded.models}
         self._models = {model.canonical_slug: model for model in loaded.models} | by_id
 
@@ -2226,7 +2225,7 @@ class Store:
     def now(self) -> float:  # with the lock or without: it reads one number
         return self._clock() + self._offset
 
-    def advance(self, seconds: float) -> float:
+    def advance(self, seconds: float) -> None:
         with self._lock:
             passed, since = divmod(self._offset, POLL_SECONDS)
             first_at = self.now() - since + POLL_SECONDS
@@ -2237,7 +2236,6 @@ class Store:
                     job = self._jobs[job_id]
                     ends_at = end_after(job, polls, first_at)
                     self._put(job._replace(advanced=job.advanced + polls, ends_at=ends_at))
-            return self.now()
 
     # ---- Fixtures and models
 
@@ -2276,7 +2274,8 @@ class Store:
         if listed is not None or not 0 < len(model_id) <= 256:
             return listed
         if self.loaded.complete and not self.config.trial:
-            named = [name for name in model_names(model_id) if name in self._named]
+            names = set(model_names(model_id))
+            named = names.intersection(fixture.model for fixture in self.fixtures)
             if not any(name == model_id or not self.listed_model(name) for name in named):
                 return None
         return Model(model_id, model_id, name=model_id, supported_frame_images=FRAME_TYPES)
@@ -2370,9 +2369,8 @@ class Store:
             if len(self._jobs) > self.config.max_jobs:
                 forgotten, _ = self._jobs.popitem(last=False)
                 self._open.discard(forgotten)
-            if (
-                len(self._ends) > 4 * self.config.max_jobs
-            ):  # mostly of jobs that are forgotten
+            # By then they are mostly of jobs that are forgotten.
+            if len(self._ends) > 4 * self.config.max_jobs:
                 known = [(self._jobs[job_id].ends_at, job_id) for job_id in self._open]
                 self._ends = sorted([*known, (math.inf, "")])
 
@@ -2411,8 +2409,9 @@ class Store:
 
     def job(self, job_id: str) -> Job:  # with the lock or without
         """The job of this id, or the "latest"; looking is no poll.  ApiError 404 for none."""
-        names = {"latest": self._latest}
-        job = self.find_job(names.get(job_id, job_id))
+        job = self._jobs.get(job_id)
+        if job_id == "latest":
+            job = self._jobs.get(self._latest)
         if job is None:
             raise ApiError(404, f"Job {job_id} not found")
         return job
@@ -2422,7 +2421,8 @@ class Store:
         with self._lock:
             job, now = self.job(job_id), self.now()
             ends_at = end_after(job, 1, now)
-            if now < ends_at < math.inf and job.pace.unit == "polls":  # it ends by itself
+            if now < ends_at < math.inf and job.pace.unit == "polls":
+                # It would end by itself, but somebody polls.
                 ends_at = now + SELF_END_SECONDS
             job = job._replace(polls=job.polls + 1, ends_at=ends_at)
             self._put(job)
@@ -2485,12 +2485,11 @@ class Store:
             self._journal[self._seq] = request
             self._journal.pop(self._seq - most, None)
             for waits in self._waits.values():
-                if not waits[0].wanted(request):
-                    continue
-                for wait in waits:
-                    wait.found.append(request)
-                    if len(wait.found) >= wait.many:
-                        wait.enough.set()
+                if waits[0].wanted(request):
+                    for wait in waits:
+                        wait.found.append(request)
+                        if len(wait.found) >= wait.many:
+                            wait.enough.set()
 
     def newest_requests(self, since: int = 0) -> Iterator[Request]:
         """The journal, newest first, down to this seq; nothing is locked meanwhile."""
@@ -2515,9 +2514,9 @@ class Store:
         """
         with self._lock:
             found = list(filter(wanted, self.newest_requests(since)))[::-1]
-            wait = Wait(wanted, count, found, threading.Event())
             if self._closed or len(found) >= count:
-                wait.enough.set()
+                return found
+            wait = Wait(wanted, count, found, threading.Event())
             self._waits.setdefault(key, []).append(wait)
         wait.enough.wait(min(seconds, threading.TIMEOUT_MAX))
         with self._lock:
@@ -3301,10 +3300,12 @@ class Courier:
         with self._changed:
             self._under_way -= 1
             if delivery.number in self._pending:  # else it was dropped
-                self._judge(delivery, over_at)
+                self._after_attempt(delivery, over_at)
         self._news.set()
 
-    def _judge(self, delivery: Delivery, over_at: float) -> None:  # self._changed is held
+    def _after_attempt(
+        self, delivery: Delivery, over_at: float
+    ) -> None:  # self._changed is held
         """What becomes of a delivery whose latest attempt is over."""
         failures, outcome = len(delivery.attempts), delivery.attempts[-1]
         if 200 <= outcome.get("status", 0) < 300 and "error" not in outcome:
@@ -5890,9 +5891,9 @@ class VideoMock:
             raise ValueError(
                 f"the clock only moves forward, to the year 9999, got {seconds}"
             )
-        now = self.store.advance(seconds)
+        self.store.advance(seconds)
         self.courier.wake()
-        return now
+        return self.now()
 
     def finish(
         self,
