@@ -2171,13 +2171,13 @@ class Store:
         self._clock = clock
         self._offset = 0.0  # what `advance` has added to the clock
         self._lock = threading.Lock()  # guards every field below; some may be read without
-        self._jobs: OrderedDict[str, Job] = OrderedDict()  # by id, the oldest first
+        self._jobs = OrderedDict[str, Job]()  # by id, the oldest first
         self._latest = ""  # id of the newest
-        self._open: set[str] = set()  # ids of those that are not settled
+        self._open = set[str]()  # ids of those that are not settled
         # Heap of (end, id): no open job ends before its entry; the last entry is no job's.
         self._ends: list[tuple[float, str]] = [(math.inf, "")]
         self._ended: list[Job] = []  # settled ones that have a callback, until `take_ended`
-        self._spent: Counter[str] = Counter()  # USD of settled jobs, by label of the key
+        self._spent = Counter[str]()  # USD of settled jobs, by label of the key
         self._journal: dict[int, Request] = {}  # by seq, without gaps
         self._seq = 0
         self._waits: dict[Any, list[Wait]] = {}  # by what they want
@@ -2323,8 +2323,8 @@ class Store:
             miss = near_miss_to_wire(fixture, missed)
             held = len(miss["held"])
             ranked.append(((fixture.built_in, not held, len(missed), -held), miss))
-        nearest = heapq.nsmallest(3, ranked, key=lambda entry: entry[0])
-        return [miss for _, miss in nearest]
+        ranked.sort(key=lambda entry: entry[0])
+        return [miss for _, miss in ranked[:3]]
 
     # ---- Faults
 
@@ -3168,7 +3168,7 @@ class Courier:
         self._under_way = 0  # attempts
         # By number, the oldest first; at most max_jobs.
         self._pending: dict[int, Delivery] = {}
-        self._done: deque[Delivery] = deque(maxlen=_MAX_DONE)  # the first to end first
+        self._done = deque[Delivery](maxlen=_MAX_DONE)  # the first to end first
         # Heap of (due, number, fault): pending, not under way; last of all, none.  The fault
         # has been drawn already, and its delay is over when this is due.
         self._due: list[tuple[float, int, Fault | None]] = [(math.inf, 0, None)]
@@ -6162,9 +6162,9 @@ class VideoMock:
         >>> mock.fixtures()[0]["name"]
         'mock:failed'
         """
-        store = self.store
         return [
-            fixture_to_wire(fixture, store.hits[fixture.id]) for fixture in store.fixtures
+            fixture_to_wire(fixture, self.store.hits[fixture.id])
+            for fixture in self.store.fixtures
         ]
 
     def faults(self) -> list[Json]:
@@ -6173,10 +6173,9 @@ class VideoMock:
         >>> mock.faults()
         []
         """
-        store = self.store
         return [
-            {**json_copy(fault.source), "struck": store.hits[fault.id]}
-            for fault in store.faults
+            {**json_copy(fault.source), "struck": self.store.hits[fault.id]}
+            for fault in self.store.faults
         ]
 
 
