@@ -73,7 +73,7 @@ import sys
 import threading
 import time
 import types
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from http.server import ThreadingHTTPServer
@@ -473,7 +473,7 @@ def checked_config(config: Config) -> Config:
 # To accept a new field: a line in REQUEST_SCHEMA and, if anything reads it, a field of
 # VideoRequest or Shape.
 #
-# To add a status: a member of Status, and its line in WAITING or ENDINGS.
+# To add a status: a member of Status, and its line in ENDINGS, or in WAITING and status_at.
 
 API = "/api/v1"
 
@@ -691,10 +691,12 @@ def parse_video_request(body: bytes) -> VideoRequest:
     issues = list(itertools.islice(issues_of(REQUEST_SCHEMA, submit), _MOST_ISSUES))
     if issues:
         raise SchemaError(issues)
-    given = {name: submit.get(name) for name in Shape._fields[2:]}
+    given = {name: shorten(submit.get(name)) for name in Shape._fields if name in _FIELDS}
+    images = submit.get("frame_images", [])[:_LONGEST_LIST]
+    assets = submit.get("input_references", [])[:_LONGEST_LIST]
     shape = Shape(
-        frames=tuple(image["frame_type"] for image in submit.get("frame_images", ())),
-        references=tuple(asset["type"] for asset in submit.get("input_references", ())),
+        frames=tuple(image["frame_type"] for image in images),
+        references=tuple(asset["type"] for asset in assets),
         **given,
     )
     prompt, seed = submit.get("prompt", ""), submit.get("seed")
@@ -2012,8 +2014,7 @@ class Job(NamedTuple):
     ends_at: float  # known, or reached; infinite while only polls can tell
     ends_after: float  # this many polls; infinite where they do not matter
     polls: int = 0
-    passed: float = 0  # polls, and what stands for one: POLL_SECONDS of `advance`
-    lookups: int = 0  # of its /generation
+    advanced: int = 0  # more polls: each stands for POLL_SECONDS of `advance`
 
 
 def new_job(
@@ -2028,14 +2029,9 @@ def new_job(
     """The job that a fixture plans for a submit, with `pace` unless it has its own."""
     plan = fixture.plan
     pace = plan.pace or pace
-    shape = submit.shape._replace(
-        frames=submit.shape.frames[:_LONGEST_LIST],
-        references=submit.shape.references[:_LONGEST_LIST],
-        size=shorten(submit.shape.size),
-    )
     cost = plan.cost
     if cost == BY_CATALOGUE:
-        cost = cost_of(shape, model)
+        cost = cost_of(submit.shape, model)
     ends_at = ends_after = math.inf
     if plan.status in ENDINGS:
         if pace.unit == "polls":
@@ -2048,7 +2044,7 @@ def new_job(
     letters = os.urandom(20).translate(_ID_LETTERS).decode()
     return Job(
         id=f"gen-vid-{int(now)}-{letters}",
-        submit=submit._replace(prompt=shorten(submit.prompt), shape=shape, body={}),
+        submit=submit._replace(prompt=shorten(submit.prompt), body={}),
         model=model,
         plan=plan,
         fixture=fixture.name or None,
@@ -2068,14 +2064,13 @@ def status_at(job: Job, now: float) -> Status:
     """What a look at the job shows at this time; it only ever moves forward."""
     if now >= job.ends_at:
         return job.ending
-    left = now - job.created_at
+    passed = now - job.created_at
     if job.pace.unit == "polls":
-        left = job.passed - 1
-    for status, span in zip(WAITING, job.pace.spans, strict=True):
-        left -= span
-        if left < 0 or status is job.ending:
-            return status
-    return WAITING[-1]
+        passed = job.polls + job.advanced - 1
+    pending, in_progress = WAITING
+    if passed < job.pace.spans[0] or job.ending is pending:
+        return pending
+    return in_progress
 
 
 def expires_at(job: Job) -> int:
@@ -2083,29 +2078,18 @@ def expires_at(job: Job) -> int:
     return int(job.ends_at) + RETENTION_SECONDS
 
 
-def after_poll(job: Job, now: float) -> Job:
-    """The job after one more poll, which may end it."""
-    passed, ends_at = job.passed + 1, job.ends_at
-    if now < ends_at:
-        if passed >= job.ends_after:
-            ends_at = now
-        elif ends_at < math.inf and job.pace.unit == "polls":
-            ends_at = now + SELF_END_SECONDS
-    return job._replace(polls=job.polls + 1, passed=passed, ends_at=ends_at)
-
-
-def after_advance(job: Job, now: float, polls: int) -> Job:
-    """The job after the clock was moved on, as if polled so often after `now`."""
-    ends_at, needed = job.ends_at, job.ends_after - job.passed
-    if needed <= polls:
-        ends_at = min(ends_at, now + needed * POLL_SECONDS)
-    return job._replace(passed=job.passed + polls, ends_at=ends_at)
+def end_after(job: Job, polls: int, first_at: float) -> float:
+    """When the job ends if it is polled so often from then on, POLL_SECONDS apart."""
+    needed = job.ends_after - job.polls - job.advanced
+    if 0 < needed <= polls:
+        return min(job.ends_at, first_at + (needed - 1) * POLL_SECONDS)
+    return job.ends_at
 
 
 class Note:
     """What becomes of a request: its entry in the journal is the request with this."""
 
-    epoch = 0  # how many resets came before it
+    store: Store  # as the request found it; only until it is written down
     job_id: str | None = None
     fixture: str | None = None
     fault: str | None = None
@@ -2139,69 +2123,54 @@ class Wait(NamedTuple):
 class Store:
     """Everything about one mock that changes but its deliveries, behind one lock.
 
-    What goes in and out is frozen: a reader holds a snapshot that nobody can change under it.
-    Nothing here blocks while the lock is held.
+    A reset makes another one: what is in flight goes on in the old one, which nobody sees any
+    more.  What goes in and out is frozen: a reader holds a snapshot that nobody can change
+    under it.  Nothing here blocks while the lock is held.
     Methods that VideoMock has by the same name are described there.
     """
 
-    def __init__(self, config: Config, clock: Callable[[], float]) -> None:
+    def __init__(self, config: Config, loaded: Loaded, clock: Callable[[], float]) -> None:
         self.config = config
+        self.loaded = loaded
         self._clock = clock
-        self._lock = threading.Lock()  # guards every field below
-        self._waits: dict[Any, list[Wait]] = {}  # by what they want
-        self._closed = False
-        self.epoch = 0  # how many resets there were
-        self.loaded = load_fixtures(config.fixtures, bool(config.record))
-        self._course: list[Fixture] = []  # what a trial does to every submit
-        if config.trial:
-            course = {"match": {}, **TRIALS[config.trial].course}
-            name = f"trial:{config.trial}"
-            self._course.append(fixture_from_json(course, "trial", name, None))
-        faults = [json_copy(fault, "fault") for fault in config.fault]
-        self._start_faults = list(map(fault_from_json, faults))
-        self._set_up()
-
-    def _set_up(self) -> None:  # self._lock is held, or nobody else knows the store yet
         self._offset = 0.0  # what `advance` has added to the clock
-        self._jobs: OrderedDict[str, Job] = OrderedDict()  # by id, the oldest first
-        self._open: dict[
-            str, Job
-        ] = {}  # those not settled, by id; evicted ones too, if there is room
+        self._lock = threading.Lock()  # guards every field below; some may be read without
+        self._jobs = OrderedDict[str, Job]()  # by id, the oldest first
+        self._latest = ""  # id of the newest
+        self._open = set[str]()  # ids of those that are not settled
         # Heap of (end, id): no open job ends before its entry; the last entry is no job's.
         self._ends: list[tuple[float, str]] = [(math.inf, "")]
         self._ended: list[Job] = []  # settled ones that have a callback, until `take_ended`
-        self._spent: Counter[str] = Counter()  # USD of settled jobs, by label of the key
+        self._spent = Counter[str]()  # USD of settled jobs, by label of the key
         self._journal: dict[int, Request] = {}  # by seq, without gaps
         self._seq = 0
+        self._waits: dict[Any, list[Wait]] = {}  # by what they want
+        self._closed = False
+
+        @functools.lru_cache(_MAX_SCOPES + config.max_jobs)
+        def counts_of(scope: str) -> Counts:
+            return Counter()  # the same one for the same scope
+
+        self._counts_of = counts_of
+        self.hits: Counts = Counter()  # over all scopes
+        # The server's; never changed in place.
+        self.faults = [fault_from_json(json_copy(f, "fault")) for f in config.fault]
         self._added: list[Fixture] = []
-        self._faults = self._start_faults  # the server's; never changed in place
-        self._counts: OrderedDict[str, Counts] = OrderedDict()
-        self._hits: Counts = Counter()  # over all scopes
+        if config.trial:  # every submit takes its course
+            course = {"match": {}, **TRIALS[config.trial].course}
+            name = f"trial:{config.trial}"
+            self._added.append(fixture_from_json(course, "trial", name, None))
         self._install()
 
-    def _install(self) -> None:  # self._lock is held
+    def _install(self) -> None:  # self._lock is held, or nobody else knows the store yet
         loaded = self.loaded
-        self._fixtures = [
-            *self._course,
-            *self._added,
-            *scenario_fixtures(),
-            *loaded.fixtures,
-        ]
-        if loaded.implicit:
-            self._fixtures.append(_SUCCESS)
-        self._named = {fixture.model for fixture in self._fixtures}
-        # Made aside: it is read without the lock.
+        # Each made aside: it is read without the lock.
+        self.fixtures = [*self._added, *scenario_fixtures(), *loaded.fixtures]
         by_id = {model.id: model for model in loaded.models}
         self._models = {model.canonical_slug: model for model in loaded.models} | by_id
 
-    def reset(self) -> None:
-        with self._lock:
-            self.epoch += 1
-            for wait in itertools.chain(*self._waits.values()):
-                wait.found.clear()
-            self._set_up()
-
     def close(self) -> None:
+        """Let go of everybody who waits."""
         with self._lock:
             self._closed = True
             for wait in itertools.chain(*self._waits.values()):
@@ -2209,60 +2178,51 @@ class Store:
 
     def totals(self) -> dict[str, int]:
         """How much there is, for the health check."""
-        fixtures = len(self.fixtures())
-        return {"jobs": len(self._jobs), "requests": self._seq, "fixtures": fixtures}
+        return {
+            "jobs": len(self._jobs),
+            "requests": self._seq,
+            "fixtures": len(self.fixtures),
+        }
 
     # ---- Clock
 
     def now(self) -> float:  # with the lock or without: it reads one number
         return self._clock() + self._offset
 
-    def advance(self, seconds: float) -> float:
+    def advance(self, seconds: float) -> None:
         with self._lock:
-            before, offset = self.now(), self._offset
+            passed, since = divmod(self._offset, POLL_SECONDS)
+            first_at = self.now() - since + POLL_SECONDS
             self._offset += seconds
-            polls = int(self._offset // POLL_SECONDS - offset // POLL_SECONDS)
+            polls = int(self._offset // POLL_SECONDS - passed)
             if polls:
-                last_poll = before - offset % POLL_SECONDS
-                for job in list(self._open.values()):
-                    self._put(after_advance(job, last_poll, polls))
-            self._settle()
-            return self.now()
+                for job_id in self._open:
+                    job = self._jobs[job_id]
+                    ends_at = end_after(job, polls, first_at)
+                    self._put(job._replace(advanced=job.advanced + polls, ends_at=ends_at))
 
     # ---- Fixtures and models
 
     def reload_if_edited(self) -> str | None:
         """Take an edited fixture file over; the reason if it has become invalid."""
-        stamps = self.loaded.stamps
-        fresh = {path: _stamp(path) for path in stamps}
-        if fresh == stamps:
+        fresh = {path: _stamp(path) for path in self.loaded.stamps}
+        if fresh == self.loaded.stamps:
             return None
-        reason = None
         try:
             loaded = load_fixtures(self.config.fixtures, bool(self.config.record))
         except SetupError as error:
-            loaded = self.loaded._replace(stamps={**fresh, **error.stamps})
-            reason = str(error)
+            self.loaded = self.loaded._replace(stamps={**fresh, **error.stamps})
+            return str(error)
         with self._lock:
-            if self.loaded.stamps is not stamps:
-                return None  # another request was quicker
             self.loaded = loaded
             self._install()
-        return reason
+        return None
 
     def add_fixtures(self, fixtures: Sequence[Fixture]) -> None:
         """Put these before all others."""
         with self._lock:
             self._added = [*fixtures, *self._added]
             self._install()
-
-    def fixtures(self) -> list[tuple[Fixture, int]]:
-        with self._lock:
-            return [
-                (fixture, self._hits[fixture.id])
-                for fixture in self._fixtures
-                if fixture is not _SUCCESS
-            ]
 
     def listed_model(self, model_id: str) -> Model | None:
         """The model of this id, canonical slug, or id with a date of eight digits."""
@@ -2277,27 +2237,27 @@ class Store:
         listed = self.listed_model(model_id)
         if listed is not None or not 0 < len(model_id) <= 256:
             return listed
-        if self.loaded.complete and not self._course:
-            named = [name for name in model_names(model_id) if name in self._named]
+        if self.loaded.complete and not self.config.trial:
+            names = set(model_names(model_id))
+            named = names.intersection(fixture.model for fixture in self.fixtures)
             if not any(name == model_id or not self.listed_model(name) for name in named):
                 return None
         return Model(model_id, model_id, name=model_id, supported_frame_images=FRAME_TYPES)
 
     def choose(
-        self, submit: VideoRequest, context: str | None, scope: str, epoch: int
+        self, submit: VideoRequest, context: str | None, scope: str
     ) -> tuple[Fixture | None, Fault | None, list[Json]]:
         """The first fixture that takes this submit, the fault that hits it, else near-misses.
 
-        Counted as a match unless the fault keeps the work from being done, or a reset came
-        since the request did.
+        Counted as a match unless the fault keeps the work from being done.
         """
         with self._lock:
-            counts = self._scope_counts(scope, epoch)
-            fault = self._draw("submit", self._faults, counts)
+            fault = self._draw("submit", self.faults, scope)
             if fault is not None and fault.prevents:
                 return None, fault, []
+            counts = self._counts_of(scope)
             models = (None, *model_names(submit.model))
-            for fixture in self._fixtures:
+            for fixture in self.fixtures:
                 if (
                     fixture.model not in models
                     or fixture.prompt.needle not in submit.prompt
@@ -2306,120 +2266,95 @@ class Store:
                 if not any(differences(fixture, submit, context, counts)):
                     break
             else:
-                return None, fault, self._near_misses(submit, context, counts)
-            fault = fault or self._draw("submit", fixture.plan.faults, counts)
+                if not self.loaded.implicit:
+                    return None, fault, self._near_misses(submit, context, counts)
+                fixture = _SUCCESS
+            fault = fault or self._draw("submit", fixture.plan.faults, scope)
             if fault is None or not fault.prevents:
                 counts[fixture.id] += 1
                 counts[fixture.group] += 1
-                self._hits[fixture.id] += 1
+                self.hits[fixture.id] += 1
             return fixture, fault, []
 
     def _near_misses(
         self, submit: VideoRequest, context: str | None, counts: Counts
     ) -> list[Json]:  # self._lock is held
         ranked = []
-        for fixture in self._fixtures:
+        for fixture in self.fixtures:
             if fixture.built_in and "mock:" not in submit.prompt:
                 continue
             missed = list(differences(fixture, submit, context, counts))
             miss = near_miss_to_wire(fixture, missed)
             held = len(miss["held"])
             ranked.append(((fixture.built_in, not held, len(missed), -held), miss))
-        nearest = heapq.nsmallest(3, ranked, key=lambda entry: entry[0])
-        return [miss for _, miss in nearest]
-
-    def _scope_counts(self, scope: str, epoch: int) -> Counts:  # self._lock is held
-        if epoch != self.epoch:
-            return Counter()
-        counts = self._counts.setdefault(scope, Counter())
-        self._counts.move_to_end(scope)
-        if len(self._counts) > _MAX_SCOPES + self.config.max_jobs:
-            self._counts.popitem(last=False)
-        return counts
+        ranked.sort(key=lambda entry: entry[0])
+        return [miss for _, miss in ranked[:3]]
 
     # ---- Faults
 
     def add_faults(self, faults: Sequence[Fault]) -> None:
         """Inject these as well; they strike before those of fixtures, in the order of coming."""
         with self._lock:
-            self._faults = [*self._faults, *faults]
+            self.faults = [*self.faults, *faults]
 
-    def faults(self) -> list[tuple[Fault, int]]:
-        with self._lock:
-            return [(fault, self._hits[fault.id]) for fault in self._faults]
-
-    def clear_faults(self) -> None:
-        with self._lock:
-            self._faults = []
-
-    def draw_fault(
-        self, on: str, scope: str, epoch: int, job: Job | None = None
-    ) -> Fault | None:
+    def draw_fault(self, on: str, scope: str, job: Job | None = None) -> Fault | None:
         """The fault that hits this: one of the server's, else the job's own.
 
         What a fixture faults after the submit is counted per job, as if that were a scope.
         """
-        if not self._faults and (job is None or not job.plan.faults):
-            return None
         with self._lock:
-            fault = self._draw(on, self._faults, self._scope_counts(scope, epoch))
-            if fault is None and job is not None and job.plan.faults:
-                fault = self._draw(on, job.plan.faults, self._scope_counts(job.id, epoch))
+            fault = self._draw(on, self.faults, scope)
+            if fault is None and job is not None:
+                fault = self._draw(on, job.plan.faults, job.id)
             return fault
 
     def _draw(
-        self, on: str, faults: Sequence[Fault], counts: Counts
+        self, on: str, faults: Sequence[Fault], scope: str
     ) -> Fault | None:  # self._lock is held
         """The first that strikes."""
         for fault in faults:
             if fault.on == on:
+                counts = self._counts_of(scope)
                 counts[fault.id] += 1
                 if fault.strikes(counts[fault.id] - 1):
-                    self._hits[fault.id] += 1
+                    self.hits[fault.id] += 1
                     return fault
         return None
 
     # ---- Jobs
 
-    def add_job(self, job: Job, epoch: int) -> None:
-        """Keep the job, unless a reset came since its request did."""
+    def add_job(self, job: Job) -> None:
         with self._lock:
-            if epoch != self.epoch:
-                return
-            self._jobs[job.id] = self._open[job.id] = job
+            self._settle()
+            self._jobs[job.id] = job
+            self._latest = job.id
+            self._open.add(job.id)
+            heapq.heappush(self._ends, (job.ends_at, job.id))
             if len(self._jobs) > self.config.max_jobs:
-                self._jobs.popitem(last=False)
-            if len(self._open) > self.config.max_jobs:
-                del self._open[next(iter(self._open))]
-            self._expect_end(job)
+                forgotten, _ = self._jobs.popitem(last=False)
+                self._open.discard(forgotten)
+            # By then they are mostly of jobs that are forgotten.
+            if len(self._ends) > 4 * self.config.max_jobs:
+                known = [(self._jobs[job_id].ends_at, job_id) for job_id in self._open]
+                self._ends = sorted([*known, (math.inf, "")])
 
     def _put(self, job: Job) -> None:  # self._lock is held
-        if job.id in self._jobs:
-            self._jobs[job.id] = job
-        before = self._open.get(job.id)
-        if before is not None:
-            self._open[job.id] = job
-            if job.ends_at < before.ends_at:
-                self._expect_end(job)
-
-    def _expect_end(self, job: Job) -> None:  # self._lock is held
-        heapq.heappush(self._ends, (job.ends_at, job.id))
-        if len(self._ends) > 4 * self.config.max_jobs:  # mostly of jobs that are forgotten
-            known = [(job.ends_at, job.id) for job in self._open.values()]
-            self._ends = sorted([*known, (math.inf, "")])
-        self._settle()
+        if job.ends_at < self._jobs[job.id].ends_at:
+            heapq.heappush(self._ends, (job.ends_at, job.id))
+        self._jobs[job.id] = job
 
     def _settle(self) -> None:  # self._lock is held
         """Account for the jobs that have ended by now: what they cost, whom to tell."""
         now = self.now()
         while self._ends[0][0] <= now:
-            job = self._open.get(heapq.heappop(self._ends)[1])
-            if job is None:
+            _, job_id = heapq.heappop(self._ends)
+            if job_id not in self._open:
                 continue
+            job = self._jobs[job_id]
             if job.ends_at > now:  # a poll has put it off
-                heapq.heappush(self._ends, (job.ends_at, job.id))
+                heapq.heappush(self._ends, (job.ends_at, job_id))
                 continue
-            del self._open[job.id]
+            self._open.remove(job_id)
             if job.ending is Status.COMPLETED:
                 self._spent[job.key] += job.cost or 0  # type: ignore[assignment]
             if job.callback_url:
@@ -2432,39 +2367,37 @@ class Store:
             ended, self._ended = self._ended, []
             return ended, self._ends[0][0]
 
-    def _find(self, job_id: str) -> Job:  # self._lock is held
-        job = self._jobs.get(job_id)
-        if job_id == "latest":
-            job = next(reversed(self._jobs.values()), None)
-        if job is None:
-            raise ApiError(404, f"Job {job_id} not found")
-        return job
-
     def find_job(self, job_id: str | None) -> Job | None:
         """The job of this id, if it is known."""
         return self._jobs.get(job_id or "")
 
-    def job(self, job_id: str) -> tuple[Job, float]:
-        """The job of this id, or the "latest", and the time; looking is no poll."""
-        with self._lock:
-            return self._find(job_id), self.now()
+    def job(self, job_id: str) -> Job:  # with the lock or without
+        """The job of this id, or the "latest"; looking is no poll.  ApiError 404 for none."""
+        job = self._jobs.get(job_id)
+        if job_id == "latest":
+            job = self._jobs.get(self._latest)
+        if job is None:
+            raise ApiError(404, f"Job {job_id} not found")
+        return job
 
-    def poll(self, job_id: str) -> tuple[Job, float]:
-        """The job after one more poll, and the time of it; ApiError 404 for none."""
+    def poll(self, job_id: str) -> Job:
+        """The job after one more poll; ApiError 404 for none."""
         with self._lock:
-            now = self.now()
-            job = after_poll(self._find(job_id), now)
+            job, now = self.job(job_id), self.now()
+            ends_at = end_after(job, 1, now)
+            if now < ends_at < math.inf and job.pace.unit == "polls":
+                # It would end by itself, but somebody polls.
+                ends_at = now + SELF_END_SECONDS
+            job = job._replace(polls=job.polls + 1, ends_at=ends_at)
             self._put(job)
-            return job, now
+            return job
 
     def looked_up(self, job: Job) -> bool:
-        """Whether /generation knows a job: once it completed, but not at the first lookup."""
+        """Whether /generation knows a completed job: not at the first lookup."""
         with self._lock:
-            job = self._jobs.get(job.id, job)
-            if status_at(job, self.now()) is not Status.COMPLETED:
-                return False
-            self._put(job._replace(lookups=job.lookups + 1))
-            return job.lookups > 0
+            counts = self._counts_of(job.id)
+            counts["lookups"] += 1
+            return counts["lookups"] > 1
 
     def jobs(self, scope: str | None, offset: int, limit: int | None) -> list[Job]:
         with self._lock:
@@ -2477,20 +2410,21 @@ class Store:
         with self._lock:
             return dict(self._jobs)
 
-    def finish(self, job_id: str, status: Status, error: str | None) -> tuple[Job, float]:
+    def finish(self, job_id: str, status: Status, error: str | None) -> Job:
         with self._lock:
-            job, now = self._find(job_id), self.now()
+            job, now = self.job(job_id), self.now()
             current = status_at(job, now)
             if current is status:
-                return job, now
+                return job
             if current in ENDINGS:
-                text = f"Job {job.id} has ended already: it is {current.value}"
-                raise ApiError(409, text)
+                raise ApiError(
+                    409, f"Job {job.id} has ended already: it is {current.value}"
+                )
             if status is job.ending:
                 error = error or job.error
             job = job._replace(ending=status, error=error or ENDINGS[status], ends_at=now)
             self._put(job)
-            return job, now
+            return job
 
     def spent(self, key: str | None = None) -> float:
         """USD that completed jobs cost, of one key or of all."""
@@ -2503,24 +2437,23 @@ class Store:
     # ---- Journal
 
     def record(self, request: Request) -> None:
-        """Write a request down, unless a reset came since it began."""
+        """Write a request down in the journal, and tell those who wait for it."""
         note, most = request.note, self.config.max_requests
         if len(request.body) > _SMALL_BODY:
             request = request._replace(body=kept_body_of(request))
         with self._lock:
-            if note.epoch != self.epoch or not most:
+            if not most:
                 return
             self._seq += 1
             note.seq, note.time = self._seq, self.now()
             self._journal[self._seq] = request
             self._journal.pop(self._seq - most, None)
             for waits in self._waits.values():
-                if not waits[0].wanted(request):
-                    continue
-                for wait in waits:
-                    wait.found.append(request)
-                    if len(wait.found) >= wait.many:
-                        wait.enough.set()
+                if waits[0].wanted(request):
+                    for wait in waits:
+                        wait.found.append(request)
+                        if len(wait.found) >= wait.many:
+                            wait.enough.set()
 
     def newest_requests(self, since: int = 0) -> Iterator[Request]:
         """The journal, newest first, down to this seq; nothing is locked meanwhile."""
@@ -2545,9 +2478,9 @@ class Store:
         """
         with self._lock:
             found = list(filter(wanted, self.newest_requests(since)))[::-1]
-            wait = Wait(wanted, count, found, threading.Event())
             if self._closed or len(found) >= count:
-                wait.enough.set()
+                return found
+            wait = Wait(wanted, count, found, threading.Event())
             self._waits.setdefault(key, []).append(wait)
         wait.enough.wait(min(seconds, threading.TIMEOUT_MAX))
         with self._lock:
@@ -3083,42 +3016,37 @@ def clip_of(job: Job, index: int) -> bytes | str:
 # known, and so the mock's own: BACKOFF, the timeout, that redirects are not followed, that a
 # test run reaches nobody outside by accident.
 
-BACKOFF = (
-    1.0,
-    2.0,
-    4.0,
-    8.0,
-)  # seconds on the mock's clock between the attempts of a delivery
+# Seconds on the mock's clock between the attempts of a delivery.
+BACKOFF = (1.0, 2.0, 4.0, 8.0)
 WEBHOOK_SECONDS = 10.0  # real ones, for a whole attempt
 MAX_UNDER_WAY = 64  # attempts at once
 _MAX_DONE = 1_000  # deliveries that are over and still listed
 
 
 class Delivery(NamedTuple):
-    """One webhook on its way: what is sent, when next, and what became of the attempts so far."""
+    """One webhook on its way: what is sent, and what became of the attempts so far."""
 
     number: int
     job: Job
     body: bytes
-    due_at: float
     state: str = "pending"  # pending, delivered, failed, refused, dropped
     reason: str | None = None  # of any end but delivered
     headers: dict[str, str] = {}  # of the latest attempt
     attempts: tuple[Json, ...] = ()
-    held: Fault | None = None  # a fault that delays this attempt and strikes when it is due
 
 
 def _webhook_event(job: Job) -> bytes:
     status = job.ending.value
-    never = math.inf  # an event has no signed URLs
-    outcome = outcome_to_wire(job, never, Links(job.origin))
-    named = {"status": status, "generation_id": job.id, "model": job.submit.model}
-    event = {
-        "type": f"video.generation.{status}",
-        "created_at": iso_time(job.ends_at),
-        "data": {"id": job.id, **named, **outcome},
+    data = {
+        "id": job.id,
+        "status": status,
+        "generation_id": job.id,
+        "model": job.submit.model,
+        # As if it was long ago: an event has no signed URLs.
+        **outcome_to_wire(job, math.inf, Links(job.origin)),
     }
-    return to_json(event)
+    kind = f"video.generation.{status}"
+    return to_json({"type": kind, "created_at": iso_time(job.ends_at), "data": data})
 
 
 def iso_time(at: float) -> str:
@@ -3159,20 +3087,6 @@ def may_deliver(url: str, callback_hosts: Sequence[str]) -> bool:
     return "*" in callback_hosts or host in {name.lower() for name in callback_hosts}
 
 
-def _after_attempt(delivery: Delivery, outcome: Json, seconds: float) -> Delivery:
-    """The delivery after an attempt that took so many real seconds."""
-    delivery = delivery._replace(attempts=(*delivery.attempts, outcome), held=None)
-    if 200 <= outcome.get("status", 0) < 300 and "error" not in outcome:
-        return delivery._replace(state="delivered")
-    failures = len(delivery.attempts)
-    if failures > len(BACKOFF):
-        reason = f"no success in {failures} attempts"
-        return delivery._replace(state="failed", reason=reason)
-    # Reckoned from when it was due, so that one jump of the clock brings all attempts that fall
-    # within it.
-    return delivery._replace(due_at=delivery.due_at + seconds + BACKOFF[failures - 1])
-
-
 class Threads:
     """Daemon threads of one name, known while they run, so that a stop can wait for them."""
 
@@ -3211,227 +3125,202 @@ class Threads:
 
 
 class Courier:
-    """Delivers webhooks: one thread that waits for what is due, and one per attempt.
+    """Delivers webhooks: one thread that starts what is due, and one per attempt.
 
     The first is there once a job has a callback or the clock was moved.  It shuts down the
     socket of an attempt that has taken too long, however slowly the receiver's answer drips.
     """
 
-    def __init__(
-        self, store: Store, config: Config, on_error: Callable[[BaseException], None]
-    ) -> None:
+    def __init__(self, store: Store, on_error: Callable[[BaseException], None]) -> None:
         self._store = store
-        self._config = config
+        self._config = store.config
         self._threads = Threads("webhooks", on_error)
-        self._changed = threading.Condition()  # guards every field below
-        self._news = False  # something changed since the thread looked
-        self._started = self._stopped = False
         self._numbers = itertools.count(1)
-        self._sockets: dict[
-            socket.socket, float
-        ] = {}  # of attempts under way, to their deadline
-        self._under_way = 0
-        self._set_up()
-
-    def _set_up(self) -> None:
-        self._pending: dict[
-            int, Delivery
-        ] = {}  # by number, the oldest first; at most max_jobs
-        self._done: dict[int, Delivery] = {}  # by number, the first to end first
-        self._due: list[
-            tuple[float, int]
-        ] = []  # heap of (due, number): pending, not under way
+        self._news = threading.Event()  # something may be due
+        # Of attempts under way, to their deadline.
+        self._sockets: dict[socket.socket, float] = {}
+        self._changed = threading.Condition()  # guards every field below
+        self._started = self._stopped = False
+        self._under_way = 0  # attempts
+        # By number, the oldest first; at most max_jobs.
+        self._pending: dict[int, Delivery] = {}
+        self._done = deque[Delivery](maxlen=_MAX_DONE)  # the first to end first
+        # Heap of (due, number, fault): pending, not under way; last of all, none.  The fault
+        # has been drawn already, and its delay is over when this is due.
+        self._due: list[tuple[float, int, Fault | None]] = [(math.inf, 0, None)]
 
     def wake(self) -> None:
         """Look again what is due: a job has a callback, or the clock has moved."""
         with self._changed:
-            self._news = True
-            if not self._started and not self._stopped:
+            if not self._started:
                 self._started = self._threads.start(self._run)
-            self._changed.notify_all()
-
-    def reset(self) -> None:
-        with self._changed:
-            self._set_up()
+        self._news.set()
 
     def stop(self) -> None:
         """End what is under way; an attempt that hangs in connecting does no more harm."""
         with self._changed:
             self._stopped = True
-            for sock in self._sockets:
-                shut_down(sock)
             self._changed.notify_all()
+        self._news.set()
+        for sock in list(self._sockets):
+            shut_down(sock)
         self._threads.join(0.2)
 
-    def deliveries(self, job_ids: Collection[str] | None = None) -> list[Delivery]:
-        """Those of these jobs, or all, oldest first."""
+    def deliveries(self) -> list[Delivery]:
+        """All that are known, oldest first."""
         with self._changed:
-            known = [*self._done.values(), *self._pending.values()]
-        chosen = [d for d in known if job_ids is None or d.job.id in job_ids]
-        return sorted(chosen, key=lambda delivery: delivery.number)
+            known = [*self._done, *self._pending.values()]
+        return sorted(known, key=lambda delivery: delivery.number)
 
     def wait_for_done(
         self, wanted: Callable[[Delivery], bool], count: int, seconds: float
     ) -> None:
         """Block up to so many real seconds until `count` of these are not pending any more."""
-        done = self._done.values
         with self._changed:
             self._changed.wait_for(
-                lambda: self._stopped or sum(map(wanted, done())) >= count,
+                lambda: self._stopped or sum(map(wanted, self._done)) >= count,
                 min(seconds, threading.TIMEOUT_MAX),
             )
 
     def _run(self) -> None:
         while not self._stopped:
-            with self._changed:
-                ended, next_end = self._store.take_ended()
-                for job in ended:
-                    self._announce(job)
-                delivery = self._next_due()
+            next_at = self._start_what_is_due()
+            for sock, deadline in list(self._sockets.items()):
+                if _monotonic() > deadline:
+                    shut_down(sock)
+            self._news.wait(min(next_at - self._store.now(), 1.0))
+            self._news.clear()
+
+    def _start_what_is_due(self) -> float:
+        """Announce what has ended, start the attempts that are due; when to look again."""
+        ended, next_at = self._store.take_ended()
+        now = self._store.now()
+        attempts = []
+        with self._changed:
+            for job in ended:
+                self._announce(job)
+            while self._due[0][0] <= now and self._under_way < MAX_UNDER_WAY:
+                due_at, number, fault = heapq.heappop(self._due)
+                delivery = self._pending.get(number)
                 if delivery is None:
-                    self._wait_until(next_end)
+                    continue  # dropped
+                if fault is None:
+                    job = delivery.job
+                    drawn = self._store.draw_fault("webhook", job.scope, job)
+                    fault = drawn or Fault("webhook")
+                    due_at += fault.delay
+                if due_at > now:
+                    heapq.heappush(self._due, (due_at, number, fault))
                     continue
-            self._start_attempt(delivery)
+                self._under_way += 1
+                attempts.append((delivery, due_at, fault))
+            if self._under_way < MAX_UNDER_WAY:
+                next_at = min(next_at, self._due[0][0])
+        for attempt in attempts:
+            if not self._threads.start(self._attempt, *attempt):
+                self._attempt(*attempt)
+        return next_at
 
     def _announce(self, job: Job) -> None:  # self._changed is held
         webhook, url = job.plan.webhook, job.callback_url or ""
-        times = webhook.times
-        refused: Json = {}
-        if not may_deliver(url, self._config.callback_host):
-            host, times = urlsplit(url).hostname, min(times, 1)
-            cure = f"allow it with --callback-host {host}"
-            refused = {"state": "refused", "reason": f"{host} is not loopback; {cure}"}
-        for index in range(times):
-            due_at = job.ends_at + webhook.delay + index
-            number = next(self._numbers)
-            self._keep(Delivery(number, job, _webhook_event(job), due_at, **refused))
+        for index in range(webhook.times):
+            delivery = Delivery(next(self._numbers), job, _webhook_event(job))
+            if not may_deliver(url, self._config.callback_host):
+                host = urlsplit(url).hostname
+                cure = f"allow it with --callback-host {host}"
+                self._end(delivery, "refused", f"{host} is not loopback; {cure}")
+                return
+            self._put_off(delivery, job.ends_at + webhook.delay + index)
 
-    def _keep(self, delivery: Delivery) -> None:  # self._changed is held
-        number = delivery.number
-        if delivery.state == "pending":
-            self._pending[number] = delivery
-            heapq.heappush(self._due, (delivery.due_at, number))
-            if len(self._pending) > self._config.max_jobs:
-                reason = f"more than {self._config.max_jobs} were pending"
-                oldest = self._pending[next(iter(self._pending))]
-                self._keep(oldest._replace(state="dropped", reason=reason))
-        else:
-            self._pending.pop(number, None)
-            self._done[number] = delivery
-            if len(self._done) > _MAX_DONE:
-                del self._done[next(iter(self._done))]
+    def _put_off(self, delivery: Delivery, due_at: float) -> None:  # self._changed is held
+        self._pending[delivery.number] = delivery
+        heapq.heappush(self._due, (due_at, delivery.number, None))
+        if len(self._pending) > self._config.max_jobs:
+            oldest = next(iter(self._pending.values()))
+            reason = f"more than {self._config.max_jobs} were pending"
+            self._end(oldest, "dropped", reason)
+
+    def _end(
+        self, delivery: Delivery, state: str, reason: str | None = None
+    ) -> None:  # self._changed is held
+        self._pending.pop(delivery.number, None)
+        self._done.append(delivery._replace(state=state, reason=reason))
         self._changed.notify_all()
 
-    def _next_due(self) -> Delivery | None:  # self._changed is held
-        now = self._store.now()
-        while self._due and self._due[0][0] <= now and self._under_way < MAX_UNDER_WAY:
-            delivery = self._pending.get(heapq.heappop(self._due)[1])
-            if delivery is not None:
-                self._under_way += 1
-                return delivery
-        return None
-
-    def _wait_until(self, due: float) -> None:  # self._changed is held
-        longest = 3600.0
-        for sock, deadline in self._sockets.items():
-            longest = 1.0
-            if _monotonic() > deadline:
-                shut_down(sock)
-        if self._due and self._under_way < MAX_UNDER_WAY:
-            due = min(due, self._due[0][0])
-        if not self._news and not self._stopped:
-            self._changed.wait(min(max(0.0, due - self._store.now()), longest))
-        self._news = False
-
-    def _start_attempt(self, delivery: Delivery) -> None:
-        job, fault = delivery.job, delivery.held
-        if fault is None:
-            drawn = self._store.draw_fault("webhook", job.scope, self._store.epoch, job)
-            fault = drawn or Fault("webhook")
-            if fault.delay:
-                due_at = delivery.due_at + fault.delay
-                self._finish(delivery._replace(held=fault, due_at=due_at))
-                return
-        if not self._threads.start(self._attempt, delivery, fault):
-            self._attempt(delivery, fault)
-
-    def _finish(self, delivery: Delivery) -> None:
-        with self._changed:
-            self._under_way -= 1
-            if delivery.number in self._pending:  # a reset forgets it
-                self._keep(delivery)
-            self._news = True  # there is room for another
-            self._changed.notify_all()
-
-    def _attempt(self, delivery: Delivery, fault: Fault) -> None:
+    def _attempt(self, delivery: Delivery, due_at: float, fault: Fault) -> None:
         started = _monotonic()
-        body = delivery.body
-        if fault.body is not None:
-            body = fault.body
-        body = body[: fault.truncate]
-        headers = _webhook_headers(delivery.job, delivery.body, self._config.webhook_secret)
+        job, body = delivery.job, delivery.body
+        headers = _webhook_headers(job, body, self._config.webhook_secret)
         outcome: Json = {"at": round(self._store.now(), 3)}
         if fault.label:
             outcome["fault"] = fault.label
+        if fault.body is not None:
+            body = fault.body
         if fault.close:
             outcome["error"] = "not sent"
         elif fault.status is not None and fault.body is None:
             outcome["status"] = fault.status
         else:
             try:
-                outcome["status"] = self._send(
-                    delivery.job.callback_url or "", body, headers
-                )
+                body = body[: fault.truncate]
+                outcome["status"] = self._send(job.callback_url or "", body, headers)
             except (OSError, ValueError, http.client.HTTPException) as error:
                 outcome["error"] = f"{type(error).__name__}: {error}"
             if fault.lost:
                 outcome["error"] = "answer lost"
-        delivery = delivery._replace(headers=headers)
-        self._finish(_after_attempt(delivery, outcome, _monotonic() - started))
+        attempts = (*delivery.attempts, outcome)
+        delivery = delivery._replace(headers=headers, attempts=attempts)
+        # Reckoned from when it was due, so that one jump of the clock brings all attempts that
+        # fall within it.
+        over_at = due_at + _monotonic() - started
+        with self._changed:
+            self._under_way -= 1
+            if delivery.number in self._pending:  # else it was dropped
+                self._after_attempt(delivery, over_at)
+        self._news.set()
+
+    def _after_attempt(
+        self, delivery: Delivery, over_at: float
+    ) -> None:  # self._changed is held
+        """What becomes of a delivery whose latest attempt is over."""
+        failures, outcome = len(delivery.attempts), delivery.attempts[-1]
+        if 200 <= outcome.get("status", 0) < 300 and "error" not in outcome:
+            self._end(delivery, "delivered")
+        elif failures > len(BACKOFF):
+            self._end(delivery, "failed", f"no success in {failures} attempts")
+        else:
+            self._put_off(delivery, over_at + BACKOFF[failures - 1])
 
     def _send(self, url: str, body: bytes, headers: dict[str, str]) -> int:
         """POST, and the status of the answer."""
+        deadline = _monotonic() + WEBHOOK_SECONDS
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or 80
-        path = parts._replace(
-            scheme="", netloc="", path=parts.path or "/", fragment=""
-        ).geturl()
+        kind: type[http.client.HTTPConnection] = http.client.HTTPConnection
+        if parts.scheme == "https":
+            kind = http.client.HTTPSConnection
+        port = parts.port or kind.default_port
+        connection = kind(parts.hostname or "", port, timeout=WEBHOOK_SECONDS)
+        path = parts.path or "/"
+        if parts.query:
+            path += f"?{parts.query}"
         path = quote(path, safe="%/?&=:;,+~!$'()*@[]")
-        if parts.scheme == "https":
-            port = parts.port or 443
-        sock = socket.create_connection((host, port), WEBHOOK_SECONDS)
-        if parts.scheme == "https":
-            sock = ssl.create_default_context().wrap_socket(
-                sock, server_hostname=host, do_handshake_on_connect=False
-            )
-        with contextlib.closing(sock), self._watched(sock):
-            if isinstance(sock, ssl.SSLSocket):
-                sock.do_handshake()
-            connection = http.client.HTTPConnection(host, port)
-            connection.sock = sock
+        connection.connect()
+        sock = connection.sock
+        self._sockets[sock] = deadline
+        try:
+            if self._stopped:
+                raise ConnectionError("the mock stops")
             connection.request("POST", path, body, {**headers, "Connection": "close"})
             response = connection.getresponse()
-            if _monotonic() >= self._sockets[sock]:
+            if _monotonic() > deadline:
                 raise TimeoutError("no whole answer in time")
             with contextlib.suppress(OSError, http.client.HTTPException):
                 sock.settimeout(0.2)  # let the receiver finish its answer
                 response.read(65_536)
             return response.status
-
-    @contextlib.contextmanager
-    def _watched(self, sock: socket.socket) -> Iterator[None]:
-        """While this lasts, the socket is shut down at its deadline, and at a stop."""
-        with self._changed:
-            if self._stopped:
-                raise ConnectionError("the mock stops")
-            self._sockets[sock] = _monotonic() + WEBHOOK_SECONDS
-            self._news = True
-            self._changed.notify_all()
-        try:
-            yield
         finally:
-            with self._changed:
-                del self._sockets[sock]
+            del self._sockets[sock]
+            sock.close()
 
 
 def shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
@@ -3660,7 +3549,7 @@ def strike(
 
 def interfere(mock: VideoMock, request: Request, on: str, job: Job | None = None) -> None:
     """Let the fault strike that hits this request: one of the server's, else its job's own."""
-    fault = mock.store.draw_fault(on, scope_of(request), request.note.epoch, job)
+    fault = request.note.store.draw_fault(on, scope_of(request), job)
     strike(mock, request, fault)
 
 
@@ -3691,7 +3580,7 @@ def create_video(mock: VideoMock, request: Request) -> Response:
         "model_slug": model.id,
     }
     context = request.headers.get("x-aimock-context")
-    fixture, fault, misses = mock.store.choose(submit, context, scope, note.epoch)
+    fixture, fault, misses = note.store.choose(submit, context, scope)
     if fixture is not None:
         note.fixture = fixture.name or None
     strike(mock, request, fault, moderation)
@@ -3717,7 +3606,7 @@ def create_video(mock: VideoMock, request: Request) -> Response:
         scope=scope,
     )
     note.job_id = job.id
-    mock.store.add_job(job, note.epoch)
+    note.store.add_job(job)
     if job.callback_url:
         mock.courier.wake()
     wire = {
@@ -3771,9 +3660,10 @@ def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
     look = mock.store.poll
     if request.method == "HEAD":
         look = mock.store.job  # which is no poll
-    job, now = look(job_id)
+    job = look(job_id)
     if job.callback_url:
         mock.courier.wake()
+    now = mock.now()
     request.note.shown = status_at(job, now)
     return json_response(job_to_wire(job, now, mock.links(request)))
 
@@ -3971,7 +3861,11 @@ def get_generation(mock: VideoMock, request: Request) -> Response:
     job = mock.store.find_job(job_id)
     request.note.job_id = job_id or None
     interfere(mock, request, "generation", job)
-    if job is None or not mock.store.looked_up(job):
+    if (
+        job is None
+        or status_at(job, mock.now()) is not Status.COMPLETED
+        or not mock.store.looked_up(job)
+    ):
         raise ApiError(404, f"Generation {job_id} not found")
     milliseconds = round((job.ends_at - job.created_at) * 1000)
     data = {
@@ -4995,7 +4889,7 @@ def control_route(
 
 def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
     """A job's clip without a key and with ranges, whatever the job's status, for players."""
-    job, _ = mock.store.job(job_id)
+    job = mock.store.job(job_id)
     return clip_response(request, clip_of(job, index_of(request)), (), ranges=True)
 
 
@@ -5801,15 +5695,19 @@ class VideoMock:
         self.stopping = threading.Event()
         self._additions = itertools.count(1)  # of fixtures; names those that have none
         started = _real_time() - _monotonic()
-        self.store = Store(self.config, clock or (lambda: started + _monotonic()))
-        self.courier = Courier(self.store, self.config, self.report)
+        self._clock = clock or (lambda: started + _monotonic())
+        self._begin(load_fixtures(self.config.fixtures, bool(self.config.record)))
         self.recorder = Recorder(self)
+
+    def _begin(self, loaded: Loaded) -> None:
+        self.store = Store(self.config, loaded, self._clock)
+        self.courier = Courier(self.store, self.report)
 
     def handle(self, request: Request) -> Response:
         """Answer any request; the one place where an exception becomes a reply."""
         note = request.note
         started = _monotonic()
-        note.epoch = self.store.epoch
+        note.store = self.store
         is_control = is_control_path(request.path)
         try:
             response = self._answer(request, is_control)
@@ -5827,7 +5725,8 @@ class VideoMock:
         if not is_control:
             note.ms = (_monotonic() - started) * 1000
             note.status = response.status or None
-            self.store.record(request)
+            note.store.record(request)
+            del note.store  # the journal must not keep its own store, past a reset
             if self.log is not None:
                 self.log(log_line(request))
                 job = self.store.find_job(note.job_id)
@@ -5955,9 +5854,9 @@ class VideoMock:
             raise SetupError(
                 f"the clock only moves forward, to the year 9999, got {seconds}"
             )
-        now = self.store.advance(seconds)
+        self.store.advance(seconds)
         self.courier.wake()
-        return now
+        return self.now()
 
     def finish(
         self,
@@ -5978,10 +5877,10 @@ class VideoMock:
         ending = Status(name)
         if error and ENDINGS[ending] is None:
             raise SetupError(f"error: a job that is {name} has none")
-        job, _ = self.store.finish(job_id, ending, error)
+        job = self.store.finish(job_id, ending, error)
         if job.callback_url:
             self.courier.wake()
-        return self.job(job.id)
+        return self._shown([job])[0]
 
     def add_fixture(self, fixture: Any) -> list[Json]:
         """Put a fixture, or a list of them, before the others; SetupError for a bad one.
@@ -6014,7 +5913,7 @@ class VideoMock:
         >>> mock.clear_faults()
         []
         """
-        self.store.clear_faults()
+        self.store.faults = []
         return self.faults()
 
     def reset(self) -> Json:
@@ -6023,8 +5922,9 @@ class VideoMock:
         >>> mock.reset()["jobs"]
         0
         """
-        self.store.reset()
-        self.courier.reset()
+        self.store.close()
+        self.courier.stop()
+        self._begin(self.store.loaded)
         self.recorder.differences = []
         return self.health()
 
@@ -6049,8 +5949,7 @@ class VideoMock:
         >>> mock.job(job_id)["request"]["prompt"]
         'a cat'
         """
-        job, now = self.store.job(job_id)
-        return job_to_control(job, now, self.courier.deliveries([job.id]))
+        return self._shown([self.store.job(job_id)])[0]
 
     def jobs(
         self, *, scope: str | None = None, limit: int | None = None, offset: int = 0
@@ -6061,9 +5960,11 @@ class VideoMock:
         ['pending']
         """
         _check_limit(limit)
-        jobs = self.store.jobs(scope, offset, limit)
+        return self._shown(self.store.jobs(scope, offset, limit))
+
+    def _shown(self, jobs: Sequence[Job]) -> list[Json]:
         by_job = defaultdict(list)
-        for delivery in self.courier.deliveries({job.id for job in jobs}):
+        for delivery in self.courier.deliveries():
             by_job[delivery.job.id].append(delivery)
         now = self.now()
         return [job_to_control(job, now, by_job[job.id]) for job in jobs]
@@ -6209,7 +6110,7 @@ class VideoMock:
 
     def _id_of(self, job_id: str | None) -> str | None:
         if job_id == "latest":
-            return self.store.job(job_id)[0].id
+            return self.store.job(job_id).id
         return job_id
 
     def assert_no_findings(self, *, ignore: Collection[str] = ()) -> None:
@@ -6230,7 +6131,8 @@ class VideoMock:
         'mock:failed'
         """
         return [
-            fixture_to_wire(fixture, matched) for fixture, matched in self.store.fixtures()
+            fixture_to_wire(fixture, self.store.hits[fixture.id])
+            for fixture in self.store.fixtures
         ]
 
     def faults(self) -> list[Json]:
@@ -6240,7 +6142,8 @@ class VideoMock:
         []
         """
         return [
-            {**json_copy(fault.source), "struck": n} for fault, n in self.store.faults()
+            {**json_copy(fault.source), "struck": self.store.hits[fault.id]}
+            for fault in self.store.faults
         ]
 
 

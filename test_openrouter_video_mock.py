@@ -2740,12 +2740,24 @@ def test_reset_restores_the_start_and_lets_nothing_in_flight_in(mock: MockServer
     built_in = mock.fixtures()
     submit(mock)
     mock.add_fixture(fails({}))
-    mock.add_fault({"on": "submit", "status": 500})
+    mock.add_fault({"on": "poll", "status": 500})
     mock.advance(1000)
     assert post_across_a_reset(mock).status == 202
     assert mock.jobs() == [] and mock.requests() == [] and mock.faults() == []
     assert abs(mock.now() - time.time()) < 900
     assert mock.fixtures() == built_in
+
+
+def test_a_reset_lets_go_of_who_waits(mock: MockServer) -> None:
+    later = [threading.Timer(seconds, mock.reset) for seconds in (0.05, 0.5)]
+    begun = time.monotonic()
+    for timer in later:
+        timer.start()
+    assert mock.requests(path="/videos", wait=PATIENCE) == []
+    assert mock.webhooks(wait=PATIENCE) == []
+    assert time.monotonic() - begun < PATIENCE
+    for timer in later:
+        timer.join()
 
 
 def test_a_request_from_before_a_reset_uses_up_nothing_after_it() -> None:
@@ -6793,13 +6805,39 @@ def test_importing_the_module_imports_only_the_standard_library() -> None:
     assert names - {"pytest"} <= set(sys.stdlib_module_names)
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
-def test_with_a_certificate_it_speaks_tls(tmp_path: Path) -> None:
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    """The files of a certificate of loopback, and of its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl is not installed")
     cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
     new = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
     names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     made = [*new.split(), *names, "-keyout", key, "-out", cert]
     subprocess.run(made, check=True, capture_output=True, timeout=PATIENCE)
+    return cert, key
+
+
+def test_a_webhook_over_tls_goes_to_whom_this_machine_trusts(
+    mock: MockServer, certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = certificate
+    with MockServer(cert=cert, key=key) as receiver:
+        mock.finish(submit(mock, callback_url=f"{receiver.origin}/hook"))
+        assert tried(mock, 1)
+        monkeypatch.setenv("SSL_CERT_FILE", cert)
+        mock.advance(1)
+        assert tried(mock, 2)
+        refused, answered = mock.webhooks()[0]["attempts"]
+        assert "CERTIFICATE_VERIFY_FAILED" in refused["error"]
+        assert answered["status"] == 404
+        assert [request["path"] for request in receiver.requests()] == ["/hook"]
+
+
+def test_with_a_certificate_it_speaks_tls(
+    tmp_path: Path, certificate: tuple[str, str]
+) -> None:
+    cert, key = certificate
     context = ssl.create_default_context(cafile=cert)
     with MockServer(cert=cert, key=key) as mock:
         assert mock.origin.startswith("https://127.0.0.1:")
