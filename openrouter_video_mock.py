@@ -1392,8 +1392,12 @@ def _python_names(value: Json) -> Json:
 def fault_from_json(value: Any, place: str = "fault") -> Fault:
     """The fault that this JSON describes; SetupError for what is none."""
     fields = _python_names(checked(FAULT_SCHEMA, value, place))
-    kinds = [kind for kind in FAULT_KINDS if fields.get(kind, False) is not False]
-    if not kinds:
+    label = " ".join(
+        form.format(fields[kind])
+        for kind, form in FAULT_KINDS.items()
+        if fields.get(kind, False) is not False
+    )
+    if not label:
         raise complaint(place, f"does nothing; give one of {', '.join(FAULT_KINDS)}")
     if fields.get("repeat") and "times" not in fields:
         raise complaint(f"{place}.repeat", 'needs "times"')
@@ -1409,7 +1413,6 @@ def fault_from_json(value: Any, place: str = "fault") -> Fault:
         if fields["status"] in (204, 205, 304) and body:
             raise complaint(f"{place}.status", "is an answer without a body")
         fields["body"] = body.encode()
-    label = " ".join(FAULT_KINDS[kind].format(value[kind]) for kind in kinds)
     return Fault(**fields, label=label, source=value, id=next(_fault_ids))
 
 
@@ -1585,7 +1588,7 @@ def plan_from_json(value: Json, place: str, folder: str | None) -> Plan | None:
             return None
         if "status" not in answer:
             raise complaint(f"{place}.response", "give video, or status or error")
-    elif "userMessage" in match and "endpoint" not in match:
+    if "userMessage" in match and "endpoint" not in match:
         return None  # aimock's rule: it is an error of its chat
     if answer.get("status", 500) < 400:
         raise complaint(f"{place}.response.status", "a refusal is 400 to 599")
@@ -1968,10 +1971,10 @@ codes: 17301594"}}},
 @functools.lru_cache(maxsize=1)
 def scenario_fixtures() -> list[Fixture]:
     """The scenarios, read like any other fixture."""
-    fixtures = [
-        fixture_from_json(entry, entry["name"], entry["name"]) for entry in SCENARIOS
+    return [
+        fixture_from_json(entry, "", entry["name"])._replace(built_in=True)
+        for entry in SCENARIOS
     ]
-    return [fixture._replace(built_in=True) for fixture in fixtures]
 
 
 # ============ 5. Jobs, lifecycle, store: Job, status_at, Store ==============================
@@ -5996,12 +5999,11 @@ class VideoMock:
         >>> failing = {"video": {"status": "failed"}}
         >>> added = mock.add_fixture({"match": {"prompt": "rain"}, "response": failing})
         """
-        added: list[Fixture] = []
-        for path, value in _numbered("fixture", fixture):
-            name = f"added fixture {next(self._additions)}"
-            read = fixture_from_json(value, path, name)
-            first = added[0].id if added else name
-            added.append(read._replace(id=name, group=f"{first} {read.group}"))
+        call = next(self._additions)
+        added = [
+            fixture_from_json(value, path, f"added {path} {call}", version=f"added {call} ")
+            for path, value in _numbered("fixture", fixture)
+        ]
         self.store.add_fixtures(added)
         return [fixture_to_wire(read, 0) for read in added]
 
