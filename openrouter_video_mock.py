@@ -231,7 +231,7 @@ def _object_issues(schema: Json, value: Json, path: JsonPath, strict: bool) -> I
         if strict and key not in fields and not key.startswith("_"):
             text = f"unknown key{did_you_mean(key, fields)}"
             yield _issue((*path, key), text, code="unrecognized_keys")
-    for one, other in schema.get("contrary", ()):
+    for one, other in schema.get("contrary", ()):  # keys that exclude each other
         if one in value and other in value:
             text = f"{one} and {other} contradict each other"
             yield _issue(path, text, code="custom")
@@ -1442,7 +1442,7 @@ def _prompt_test(value: Any, place: str) -> PromptTest:
 
 # What is {} is known: prompts are read by _prompt_test, faults by fault_from_json; of aimock's
 # keys those in `match` never hold, those in `response` are of other endpoints, and the rest
-# has no effect.  Of two keys that are `contrary` one may be given.
+# has no effect.
 _PROMPT_SCHEMA: Json = json.loads("""{
   "type": "object",
   "say": "a string, or an object with equals, contains or regex",
@@ -1525,8 +1525,8 @@ FIXTURE_SCHEMA: Json = json.loads("""{
     "metadata": {}, "chaos": {}
   }
 }""")
-# Of a match, what is not compared as it stands: turnIndex never rejects.
-_OTHERWISE = {"prompt", "userMessage", "model", "turnIndex"}
+# What of a match is not compared as it stands; aimock's turnIndex never rejects.
+_COMPARED_OTHERWISE = {"prompt", "userMessage", "model", "turnIndex"}
 
 
 def fixture_from_json(
@@ -1542,7 +1542,7 @@ def fixture_from_json(
     criteria = {
         key: item
         for key, item in match.items()
-        if key not in _OTHERWISE and not key.startswith("_")
+        if key not in _COMPARED_OTHERWISE and not key.startswith("_")
     }
     plan = plan_from_json(value, place, folder)
     if plan is None:
@@ -1586,12 +1586,12 @@ def plan_from_json(value: Json, place: str, folder: str | None) -> Plan | None:
         foreign = answer.keys() - {"status", "retryAfter"}
         if "json" in answer or (foreign and "endpoint" not in match):
             return None
-        if "status" not in answer:
+        if foreign or "status" not in answer:
             raise complaint(f"{place}.response", "give video, or status or error")
-    if "userMessage" in match and "endpoint" not in match:
-        return None  # aimock's rule: it is an error of its chat
     if answer.get("status", 500) < 400:
         raise complaint(f"{place}.response.status", "a refusal is 400 to 599")
+    if "userMessage" in match and "endpoint" not in match:
+        return None  # aimock's rule: it is an error of its chat
     for key in value.keys() & {"lifecycle", "webhook"}:
         raise complaint(place, f"{key} has no effect, a refused submit makes no job")
     error = answer.get("error", {})
@@ -1608,17 +1608,18 @@ def plan_from_json(value: Json, place: str, folder: str | None) -> Plan | None:
 def _course_from_json(value: Json, video: Json, place: str, folder: str | None) -> Plan:
     """The course of the jobs that a fixture makes."""
     place = f"{place}.response.video"
-    name = video.get("status", "completed").replace("processing", "completed")
-    usual_error = ENDINGS.get(Status(name))
+    name = video.get("status", "completed")
+    status = Status(name.replace("processing", "completed"))
+    usual_error = ENDINGS.get(status)
     if video.get("error") and not usual_error:
-        raise complaint(f"{place}.error", f"a job that is {name} has none")
+        raise complaint(f"{place}.error", f"a job that is {status.value} has none")
     pace = None
     lifecycle = value.get("lifecycle", {})
     for unit in lifecycle.keys() & {"polls", "seconds"}:
         spans = [lifecycle[unit].get(status.value, 0) for status in WAITING]
         pace = Pace(unit, tuple(spans))
     fields = {key: video[key] for key in video.keys() & Plan._fields}
-    fields["status"] = Status(name)
+    fields["status"] = status
     fields["error"] = video.get("error") or usual_error
     urls = video.get("unsigned_urls", ["that of the content route"])
     return Plan(
@@ -1744,6 +1745,7 @@ def load_fixtures(config: Config, stamps: Stamps) -> Loaded:
         parts += _parts_of(source, position, stamps)
     problems = [problem for part in parts for problem in part.problems]
     if problems:
+        part_of_file.cache_clear()  # a clip that is missing may be there the next time
         raise SetupError(*problems)
 
     # The catalogue: of these files, else of the one beside this, else the built-in models.

@@ -2035,6 +2035,38 @@ def test_an_edited_file_is_reloaded_and_an_invalid_one_is_not(tmp_path: Path) ->
         assert any("fixtures not reloaded" in line and "promt" in line for line in lines)
 
 
+def test_a_clip_that_was_missing_is_found_at_the_next_start(tmp_path: Path) -> None:
+    fixture = {"match": {}, "response": {"video": {"file": "clip.mp4"}}}
+    file = write(tmp_path / "f.json", {"fixtures": [fixture]})
+    with pytest.raises(SetupError, match="no such file"):
+        MockServer(fixtures=file)
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    with MockServer(fixtures=file) as mock:
+        assert content(mock, finished(mock)) == b"x"
+
+
+def test_fixtures_of_another_endpoint_match_nothing_and_say_so() -> None:
+    chat = {"name": "chat", "match": {"userMessage": "cat"}, "response": {"content": "hi"}}
+    with serving(chat) as mock:
+        assert post(mock).message == (
+            "No fixture matched: 'chat' wants endpoint another than video, got 'video'"
+        )
+
+
+def test_a_comment_may_stand_in_every_object_of_a_fixture() -> None:
+    polls = {"_": "why", "polls": {"_": "why", "pending": 1}}
+    match = {"_": "why", "prompt": {"_": "why", "contains": "cat"}}
+    with serving({"match": match, "lifecycle": polls}) as mock:
+        assert statuses(mock, submit(mock), 2) == ["pending", "completed"]
+
+
+@pytest.mark.parametrize("value", [7, "x", {}, None])
+def test_lists_that_are_none_are_refused_in_one_line(value: Any) -> None:
+    for key in ("fixtures", "models"):
+        with pytest.raises(SetupError, match=f"{key}: Invalid input: expected array"):
+            MockServer(fixtures={key: value})
+
+
 def test_a_broken_file_that_is_mended_in_its_place_is_loaded(tmp_path: Path) -> None:
     write(tmp_path / "a.json", {"fixtures": [fails({}, "a")]})
     with MockServer(fixtures=tmp_path) as mock:
