@@ -1548,14 +1548,12 @@ def fixture_from_json(
     if plan is None:
         plan = Plan()
         criteria["endpoint"] = "another than video"
-    prompt = _prompt_test("", place)
-    for key in match.keys() & {"prompt", "userMessage"}:
-        prompt = _prompt_test(match[key], f"{place}.match.{key}")
+    prompt = match.get("prompt", match.get("userMessage", ""))
     group = json.dumps({**match, "sequenceIndex": 0}, sort_keys=True)
     return Fixture(
         name=value.get("name", name),
         model=match.get("model"),
-        prompt=prompt,
+        prompt=_prompt_test(prompt, f"{place}.match.prompt"),
         criteria=criteria,
         plan=plan,
         source=value,
@@ -1874,11 +1872,8 @@ def part_of_file(path: str, stamp: int, beside: bool = False) -> Part:
         with open(path, "rb") as file:
             document = _decode_document(file.read().decode("utf-8-sig"))
         to_json(document)  # UnicodeEncodeError for half a surrogate pair
-    except OSError as error:
-        part.problems.append(f"{path}: cannot be read: {error.strerror}")
-        return part
-    except (ValueError, RecursionError) as error:
-        part.problems.append(f"{path}: not JSON: {error}")
+    except (OSError, ValueError, RecursionError) as error:
+        part.problems.append(f"{path}: cannot be read: {reason_of(error)}")
         return part
     ours = isinstance(document, dict) and document.keys() & {"fixtures", "models"}
     if beside and not ours:

@@ -1892,7 +1892,7 @@ def test_a_near_miss_says_which_fixture_came_closest_and_why() -> None:
     [
         (
             "{",
-            "f.json: not JSON: Expecting property name enclosed in double quotes: line 1",
+            "f.json: cannot be read: Expecting property name enclosed in double quotes: line 1",
         ),
         ([], "f.json: Invalid input: expected object, received array, got []"),
         ({"fixture": []}, 'f.json: fixture: unknown key, did you mean "fixtures"?'),
@@ -7099,7 +7099,7 @@ def test_all_that_is_wrong_with_fixtures_is_said_at_once(tmp_path: Path) -> None
         f"{file}: fixtures[0].match.promt: unknown key",
         f"{file}: fixtures[2].match: is missing",
         f"{file}: models[0].id: is missing",
-        f"{other}: not JSON: ",
+        f"{other}: cannot be read: ",
     ):
         assert [line for line in lines if line.startswith(start)], start
     assert len(lines) == 4
