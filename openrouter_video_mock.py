@@ -1590,7 +1590,7 @@ def plan_from_json(value: Json, place: str, folder: str | None) -> Plan | None:
         raise complaint(f"{place}.response.status", "a refusal is 400 to 599")
     if "userMessage" in match and "endpoint" not in match:
         return None  # aimock's rule: it is an error of its chat
-    for key in value.keys() & {"lifecycle", "webhook"}:
+    for key in sorted(value.keys() & {"lifecycle", "webhook"}):
         raise complaint(place, f"{key} has no effect, a refused submit makes no job")
     error = answer.get("error", {})
     refusal = Fault(
@@ -1613,7 +1613,7 @@ def _course_from_json(value: Json, video: Json, place: str, folder: str | None) 
         raise complaint(f"{place}.error", f"a job that is {status.value} has none")
     pace = None
     lifecycle = value.get("lifecycle", {})
-    for unit in lifecycle.keys() & {"polls", "seconds"}:
+    for unit in lifecycle.keys() & {"polls", "seconds"}:  # at most one, see `contrary`
         spans = [lifecycle[unit].get(status.value, 0) for status in WAITING]
         pace = Pace(unit, tuple(spans))
     fields = {key: video[key] for key in video.keys() & Plan._fields}
