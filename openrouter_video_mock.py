@@ -132,13 +132,12 @@ _JS_TYPES = {
     type(None): "null",
 }
 _JS_TYPE_OF = {"int": "number", "record": "object"}  # of these kinds; of others, the kind
-Stamps = dict[str, tuple[int, int]]  # of files and folders: modification time, size
+# Of files and folders: modification time and size; () = not there.
+Stamps = dict[str, tuple[int, ...]]
 
 
 class SetupError(ValueError):
     """What stops a start, or a change by the control API: one line with the place and the cure."""
-
-    stamps: Stamps = {}  # of the fixture files that were looked at
 
     def __str__(self) -> str:
         return str(self.args[0])  # the first; fixture files may have several
@@ -236,6 +235,9 @@ def _object_issues(schema: Json, value: Json, strict: bool) -> Issues:
         if strict and key not in fields and not key.startswith("_"):
             text = f"unknown key{did_you_mean(key, fields)}"
             yield _issue(text, key, code="unrecognized_keys")
+    for one, other in schema.get("contrary", ()):  # keys that exclude each other
+        if one in value and other in value:
+            yield _issue(f"{one} and {other} contradict each other", code="custom")
     for key, field in fields.items():
         if key in value or key in required:
             yield from _issues_at(key, field, value.get(key, _MISSING), strict)
@@ -848,12 +850,12 @@ class Model(NamedTuple):
     hugging_face_id: str | None = None
     name: str = ""
     created: int = 0  # unix seconds
-    description: str | None = None
+    description: str | None = ""  # the SDKs refuse null
     supported_resolutions: Names = None  # None in a list: anything goes
     supported_aspect_ratios: Names = None
     supported_sizes: Names = None
     supported_durations: Sequence[int] | None = None
-    supported_frame_images: Names = None  # None: no frame image at all
+    supported_frame_images: Names = FRAME_TYPES  # None: no frame image at all
     upscale_factor: dict[str, float] | None = None  # {"min", "max"}: an upscaler
     creativity: Sequence[int] | None = None
     generate_audio: bool | None = None
@@ -1153,10 +1155,10 @@ class Fault(NamedTuple):
     lost: bool = False  # the work, no answer
     truncate: int | None = None  # the work, this many bytes of the answer's body
     stall: int | None = None  # the work, this many bytes, then silence
-    malformed: bool = False  # 200 and broken JSON instead of the work
     times: int | None = None  # None = always
     after: int = 0  # requests that pass first
     repeat: bool = False  # start over once a request got through
+    label: str = ""  # what journal and log call it: "503", "lost", "delay 2s" ...
     source: Json = {}  # as written
     id: int = 0  # what it is counted by
 
@@ -1171,16 +1173,6 @@ class Fault(NamedTuple):
     def prevents(self) -> bool:
         """Whether the work is not done: no job made, no poll counted."""
         return self.close or self.status is not None
-
-    @property
-    def label(self) -> str:
-        """What journal and log call it: "503", "lost", "delay 2s" ..."""
-        words = []
-        for kind, form in FAULT_KINDS.items():
-            value = getattr(self, kind)
-            if value != self._field_defaults[kind]:
-                words.append(form.format(value))
-        return " ".join(words)
 
 
 class Webhook(NamedTuple):
@@ -1234,8 +1226,9 @@ class Fixture(NamedTuple):
     name: str
     model: str | None  # exact, or followed by a dash and a digit; None: any
     prompt: PromptTest
+    criteria: Json  # what else its `match` says, compared as it stands
     plan: Plan
-    source: Json  # as written: its `match` and `times` say the rest
+    source: Json  # as written
     id: str  # what its counters are kept by: file, version of the file, place
     group: str  # the same for those that differ in sequenceIndex alone
     built_in: bool = False
@@ -1253,22 +1246,23 @@ def differences(
 
     `counts` says how often it, and its group, took one before in this scope.
     """
-    match, times = fixture.source["match"], fixture.source.get("times", math.inf)
-    matched, in_group = counts[fixture.id], counts[fixture.group]
+    times, matched = fixture.source.get("times", math.inf), counts[fixture.id]
+    request = {
+        "endpoint": "video",
+        "body": submit.body,
+        "sequenceIndex": counts[fixture.group],
+        "hasToolResult": False,
+    }
+    if context is not None:
+        request["context"] = context
     if not fixture.prompt.passes(submit.prompt):
         yield "prompt", fixture.prompt.words, shorten(submit.prompt)
     if fixture.model not in (None, *model_names(submit.model)):
         yield "model", fixture.model, submit.model
-    yield from _body_differences(match.get("body", {}), submit.body, "body")
-    if match.get("context", context) != context:
-        yield "context", match["context"], context or "nothing"
-    if match.get("sequenceIndex", in_group) != in_group:
-        yield "sequenceIndex", match["sequenceIndex"], in_group
+    for key, wanted in fixture.criteria.items():
+        yield from _differences_within(wanted, request.get(key, _MISSING), key)
     if matched >= times:
         yield "times", f"at most {times}", f"{matched} before"
-    for key in _AIMOCK_NEVER:
-        if match.get(key) not in (None, False):
-            yield key, "a chat request", "a video request"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -1278,14 +1272,12 @@ def model_names(model_id: str) -> tuple[str, ...]:
     return (model_id, *(model_id[:end] for end in ends))
 
 
-def _body_differences(wanted: Any, got: Any, path: str) -> Iterator[Difference]:
-    place = "{}.{}"
+def _differences_within(wanted: Any, got: Any, path: str) -> Iterator[Difference]:
     if isinstance(wanted, list) and isinstance(got, list):
-        wanted, got, place = dict(enumerate(wanted)), dict(enumerate(got)), "{}[{}]"
+        wanted, got = dict(enumerate(wanted)), dict(enumerate(got))
     if isinstance(wanted, dict) and isinstance(got, dict):
         for key, value in wanted.items():
-            where = place.format(path, key)
-            yield from _body_differences(value, got.get(key, _MISSING), where)
+            yield from _differences_within(value, got.get(key, _MISSING), f"{path}.{key}")
     elif got is _MISSING:
         yield path, wanted, "nothing"
     elif wanted != got or isinstance(wanted, bool) != isinstance(got, bool):
@@ -1322,6 +1314,7 @@ FAULT_KINDS = {
     "close": "close",
     "lost": "lost",
     "malformed": "malformed",
+    "body": "body",
     "status": "{}",
     "truncate": "truncate {}",
     "stall": "stall {}",
@@ -1330,6 +1323,7 @@ FAULT_KINDS = {
 FAULT_SCHEMA: Json = json.loads("""{
   "type": "object",
   "required": ["on"],
+  "contrary": [["body", "message"], ["body", "metadata"], ["body", "malformed"]],
   "properties": {
     "on": {"enum": ["submit", "poll", "content", "models", "generation", "key", "webhook"]},
     "status": {"type": "int", "minimum": 200, "maximum": 599},
@@ -1349,7 +1343,6 @@ FAULT_SCHEMA: Json = json.loads("""{
     "repeat": {"type": "boolean"}
   }
 }""")
-_MALFORMED = '{"id": "gen-vid-'
 _fault_ids = itertools.count(1)
 
 
@@ -1365,25 +1358,28 @@ def _python_names(value: Json) -> Json:
 def fault_from_json(value: Any, place: str = "fault") -> Fault:
     """The fault that this JSON describes; SetupError for what is none."""
     fields = _python_names(checked(FAULT_SCHEMA, value, place))
-    fault = Fault(**fields, source=value, id=next(_fault_ids))
-    if not fault.label and fault.body is None:
+    label = " ".join(
+        form.format(fields[kind])
+        for kind, form in FAULT_KINDS.items()
+        if fields.get(kind, False) is not False
+    )
+    if not label:
         raise complaint(place, f"does nothing; give one of {', '.join(FAULT_KINDS)}")
-    if fault.repeat and fault.times is None:
+    if fields.get("repeat") and "times" not in fields:
         raise complaint(f"{place}.repeat", 'needs "times"')
-    body: Any = fault.body
-    if fault.malformed:
-        body = _MALFORMED
-    if body is None:
-        if fault.status is not None and fault.status < 400:
-            raise complaint(place, f'an answer of {fault.status} needs a "body"')
-        return fault
-    if fault.message or fault.metadata:
-        raise complaint(place, "its answer has no envelope for message and metadata")
-    if not isinstance(body, str):
-        body = to_json(body).decode()
-    if fault.status in (204, 205, 304) and body:
-        raise complaint(f"{place}.status", "is an answer without a body")
-    return fault._replace(status=fault.status or 200, body=body.encode())
+    if fields.pop("malformed", False):
+        fields["body"] = '{"id": "gen-vid-'
+    elif fields.get("status", 500) < 400:
+        fields.setdefault("body", "")
+    if "body" in fields:
+        body = fields["body"]
+        if not isinstance(body, str):
+            body = to_json(body).decode()
+        fields.setdefault("status", 200)
+        if fields["status"] in (204, 205, 304) and body:
+            raise complaint(f"{place}.status", "is an answer without a body")
+        fields["body"] = body.encode()
+    return Fault(**fields, label=label, source=value, id=next(_fault_ids))
 
 
 # ---- Reading fixtures
@@ -1393,13 +1389,13 @@ def _prompt_test(value: Any, place: str) -> PromptTest:
     if isinstance(value, str):
         value = {"contains": value}
     checked(_PROMPT_SCHEMA, value, place)
-    if len(value) != 1:
-        raise complaint(place, "give exactly one of equals, contains, regex")
-    [(kind, text)] = value.items()
-    if kind == "contains":
-        return PromptTest(f"containing {text!r}", lambda prompt: text in prompt, text)
-    if kind == "equals":
+    if "equals" in value:
+        text = value["equals"]
         return PromptTest(f"equal to {text!r}", text.__eq__, text)
+    if "regex" not in value:
+        text = value.get("contains", "")
+        return PromptTest(f"containing {text!r}", lambda prompt: text in prompt, text)
+    text = value["regex"]
     import warnings
 
     try:
@@ -1416,6 +1412,7 @@ def _prompt_test(value: Any, place: str) -> PromptTest:
 _PROMPT_SCHEMA: Json = json.loads("""{
   "type": "object",
   "say": "a string, or an object with equals, contains or regex",
+  "contrary": [["equals", "contains"], ["equals", "regex"], ["contains", "regex"]],
   "properties": {
     "equals": {"type": "string"}, "contains": {"type": "string"}, "regex": {"type": "string"}}
 }""")
@@ -1426,6 +1423,7 @@ FIXTURE_SCHEMA: Json = json.loads("""{
     "name": {"type": "string"},
     "match": {
       "type": "object",
+      "contrary": [["prompt", "userMessage"]],
       "properties": {
         "prompt": {}, "userMessage": {},
         "model": {"type": "string"},
@@ -1439,6 +1437,7 @@ FIXTURE_SCHEMA: Json = json.loads("""{
     "times": {"type": "int", "minimum": 1},
     "lifecycle": {
       "type": "object",
+      "contrary": [["polls", "seconds"]],
       "properties": {
         "polls": {"type": "object", "properties": {
           "pending": {"type": "int", "minimum": 0},
@@ -1448,9 +1447,11 @@ FIXTURE_SCHEMA: Json = json.loads("""{
           "in_progress": {"type": "number", "minimum": 0, "maximum": 1e12}}}}},
     "response": {
       "type": "object",
+      "contrary": [["video", "status"], ["video", "error"]],
       "properties": {
         "video": {
           "type": "object",
+          "contrary": [["b64", "file"]],
           "properties": {
             "status": {"enum": ["pending", "in_progress", "completed", "failed", "cancelled",
               "expired", "processing"]},
@@ -1490,156 +1491,130 @@ FIXTURE_SCHEMA: Json = json.loads("""{
     "metadata": {}, "chaos": {}
   }
 }""")
-_AIMOCK_NEVER = (
-    "systemMessage",
-    "inputText",
-    "toolCallId",
-    "toolResultContains",
-    "toolName",
-    "responseFormat",
-    "hasToolResult",
-)
-
-
-class OtherEndpoint(SetupError):
-    """A fixture answers another of aimock's endpoints."""
+# What of a match is not compared as it stands; aimock's turnIndex never rejects.
+_COMPARED_OTHERWISE = {"prompt", "userMessage", "model", "turnIndex"}
 
 
 def fixture_from_json(
-    value: Any, place: str, name: str, folder: str | None, version: str = ""
+    value: Any, place: str, name: str, folder: str | None = None, version: str = ""
 ) -> Fixture:
-    """The fixture that this JSON describes; OtherEndpoint if it is none for videos.
+    """The fixture that this JSON describes.
 
     `folder` is what `file` is relative to, None where no file may be named; `version` tells
     the counters of an edited file from those before.
     """
-    # 1. Whether it is for video requests at all.
     checked(FIXTURE_SCHEMA, value, place)
-    answer, match = value.get("response", {"video": {}}), value["match"]
-    if not _is_for_video(match, answer, f"{place}.response"):
-        raise OtherEndpoint(f"{place}.response: answers another endpoint")
-
-    # 2. What becomes of the submit: a refusal or a plan, and what goes wrong on the way.
-    faults: list[Fault] = []
-    for index, item in enumerate(value.get("faults", ())):
-        fault = fault_from_json(item, f"{place}.faults[{index}]")
-        if fault.on in ("models", "key"):
-            text = f"the {fault.on} route has no fixture, give this fault to the server"
-            raise complaint(f"{place}.faults[{index}]", text)
-        faults.append(fault)
-    if "video" in answer:
-        webhook = Webhook(**_python_names(value.get("webhook", {})))
-        pace = _pace_from_json(value.get("lifecycle"), f"{place}.lifecycle")
-        plan = plan_from_json(answer["video"], f"{place}.response.video", folder)
-        plan = plan._replace(pace=pace, webhook=webhook, faults=faults)
-    else:
-        idle = [key for key in ("lifecycle", "webhook") if key in value]
-        idle += [f"fault on {fault.on}" for fault in faults if fault.on != "submit"]
-        if idle:
-            text = f"a refused submit makes no job, so {idle[0]} has no effect"
-            raise complaint(place, text)
-        error = answer.get("error", {})
-        refusal = Fault(
-            "submit",
-            answer.get("status", 500),
-            error.get("message", ""),
-            error.get("metadata"),
-            answer.get("retryAfter"),
-        )
-        plan = Plan(refusal=refusal, faults=faults)
-
-    # 3. Which submits it takes.
-    if "prompt" in match and "userMessage" in match:
-        text = "userMessage is another word for prompt, give one of them"
-        raise complaint(f"{place}.match", text)
-    prompt = _prompt_test("", place)
-    for key in ("prompt", "userMessage"):
-        if key in match:
-            prompt = _prompt_test(match[key], f"{place}.match.{key}")
-    criteria = {key: item for key, item in match.items() if key != "sequenceIndex"}
+    match = value["match"]
+    criteria = {
+        key: item
+        for key, item in match.items()
+        if key not in _COMPARED_OTHERWISE and not key.startswith("_")
+    }
+    plan = plan_from_json(value, place, folder)
+    if plan is None:
+        plan = Plan()
+        criteria["endpoint"] = "another than video"
+    prompt = match.get("prompt", match.get("userMessage", ""))
+    group = json.dumps({**match, "sequenceIndex": 0}, sort_keys=True)
     return Fixture(
         name=value.get("name", name),
         model=match.get("model"),
-        prompt=prompt,
+        prompt=_prompt_test(prompt, f"{place}.match.prompt"),
+        criteria=criteria,
         plan=plan,
         source=value,
         id=f"{version}{name}",
-        group=f"{version}{json.dumps(criteria, sort_keys=True)}",
+        group=f"{version}{group}",
     )
 
 
-def _is_for_video(match: Json, answer: Json, place: str) -> bool:
-    """Whether a fixture answers video requests; those of aimock's other endpoints do not."""
-    given = answer.keys() - {"retryAfter"}
-    ours, refuses = given & {"video", "error", "status"}, given & {"error", "status"}
+def plan_from_json(value: Json, place: str, folder: str | None) -> Plan | None:
+    """What becomes of the submits that a fixture takes; None if it is of another endpoint."""
+    match, answer = value["match"], value.get("response", {"video": {}})
     if match.get("endpoint", "video") != "video":
-        return False
-    if given - ours and not given & {"video", "error"}:
-        if "endpoint" in match and "json" not in answer:
-            raise complaint(place, 'is of another endpoint than "video"')
-        return False
-    if not ours:
-        raise complaint(place, "give video, or status or error")
-    if "video" in answer and refuses:
-        raise complaint(place, f"video and {min(refuses)} contradict each other")
-    if refuses and answer.get("status", 500) < 400:
-        raise complaint(f"{place}.status", "a refusal is 400 to 599")
-    # aimock's rule: an error without an endpoint is one of its chat.
-    return "video" in answer or "endpoint" in match or "userMessage" not in match
-
-
-def _pace_from_json(value: Json | None, place: str) -> Pace | None:
-    if value is None:
         return None
-    if len(value) != 1:
-        raise complaint(place, "give either polls or seconds")
-    [(unit, spans)] = value.items()
-    return Pace(unit, tuple(spans.get(status.value, 0) for status in WAITING))
+    faults = [
+        fault_from_json(fault, f"{place}.faults[{index}]")
+        for index, fault in enumerate(value.get("faults", ()))
+    ]
+    useful = {"submit", "poll", "content", "generation", "webhook"}
+    if "video" not in answer:
+        useful = {"submit"}
+    for fault in faults:
+        if fault.on not in useful:
+            raise complaint(place, f"its fault on {fault.on} has no effect")
+    if "video" in answer:
+        plan = _course_from_json(value, answer["video"], place, folder)
+        return plan._replace(faults=faults)
+    if "error" not in answer:
+        foreign = answer.keys() - {"status", "retryAfter"}
+        if "json" in answer or (foreign and "endpoint" not in match):
+            return None
+        if foreign or "status" not in answer:
+            raise complaint(f"{place}.response", "give video, or status or error")
+    if answer.get("status", 500) < 400:
+        raise complaint(f"{place}.response.status", "a refusal is 400 to 599")
+    if "userMessage" in match and "endpoint" not in match:
+        return None  # aimock's rule: it is an error of its chat
+    for key in sorted(value.keys() & {"lifecycle", "webhook"}):
+        raise complaint(place, f"{key} has no effect, a refused submit makes no job")
+    error = answer.get("error", {})
+    refusal = Fault(
+        "submit",
+        answer.get("status", 500),
+        error.get("message", ""),
+        error.get("metadata"),
+        answer.get("retryAfter"),
+    )
+    return Plan(refusal=refusal, faults=faults)
 
 
-def plan_from_json(value: Json, place: str, folder: str | None) -> Plan:
-    """The course of a job, without what stands beside `video` in its fixture."""
-    name = value.get("status", "completed").replace("processing", "completed")
-    usual_error = ENDINGS.get(Status(name))
-    if value.get("error") and not usual_error:
-        raise complaint(f"{place}.error", f"a job that is {name} has none")
-    if "b64" in value and "file" in value:
-        raise complaint(place, "b64 and file contradict each other")
-    clip: bytes | str | None = None
-    if "b64" in value:
-        clip = _from_base64(value["b64"], f"{place}.b64")
-    if "file" in value:
-        clip = _clip_file(value["file"], f"{place}.file", folder)
-    fields = {key: value[key] for key in value.keys() & Plan._fields}
-    if fields.get("cost") is not None:
-        fields["cost"] = js_number(fields["cost"])
-    fields["status"] = Status(name)
-    fields["error"] = value.get("error") or usual_error
-    urls = value.get("unsigned_urls", ["that of the content route"])
-    return Plan(**fields, outputs=value.get("count", len(urls)), clip=clip)
+def _course_from_json(value: Json, video: Json, place: str, folder: str | None) -> Plan:
+    """The course of the jobs that a fixture makes."""
+    place = f"{place}.response.video"
+    name = video.get("status", "completed")
+    status = Status(name.replace("processing", "completed"))
+    usual_error = ENDINGS.get(status)
+    if video.get("error") and not usual_error:
+        raise complaint(f"{place}.error", f"a job that is {status.value} has none")
+    pace = None
+    lifecycle = value.get("lifecycle", {})
+    for unit in lifecycle.keys() & {"polls", "seconds"}:  # at most one, see `contrary`
+        spans = [lifecycle[unit].get(status.value, 0) for status in WAITING]
+        pace = Pace(unit, tuple(spans))
+    fields = {key: video[key] for key in video.keys() & Plan._fields}
+    fields["status"] = status
+    fields["error"] = video.get("error") or usual_error
+    urls = video.get("unsigned_urls", ["that of the content route"])
+    return Plan(
+        **fields,
+        outputs=video.get("count", len(urls)),
+        clip=_clip_from_json(video, place, folder),
+        pace=pace,
+        webhook=Webhook(**_python_names(value.get("webhook", {}))),
+    )
 
 
-def _from_base64(text: str, place: str) -> bytes:
-    """aimock's lenient base64: URL-safe letters, blanks and missing padding are fine."""
-    text = re.sub(r"\s", "", text).replace("-", "+").replace("_", "/")
-    if not text.endswith("="):
+def _clip_from_json(video: Json, place: str, folder: str | None) -> bytes | str | None:
+    """What is downloaded, or its path; None for a test card."""
+    if "file" in video:
+        if folder is None:
+            text = 'not here, it would be read from the server\'s disk; use "b64"'
+            raise complaint(f"{place}.file", text)
+        file = os.path.join(folder, video["file"])
+        if not os.path.isfile(file) or not os.access(file, os.R_OK):
+            raise complaint(f"{place}.file", f"no such file, or not readable: {file}")
+        return file
+    if "b64" not in video:
+        return None
+    # As lenient as aimock: URL-safe letters, blanks and missing padding are fine.
+    text = re.sub(r"\s", "", video["b64"]).replace("-", "+").replace("_", "/")
+    if "=" not in text:
         text += "=" * (-len(text) % 4)
-    try:
-        if text.startswith("="):  # which Python 3.10 takes
-            raise ValueError("Leading padding not allowed")
-        return base64.b64decode(text, validate=True)
-    except ValueError as error:
-        raise complaint(place, f"not base64: {error}") from None
-
-
-def _clip_file(name: str, place: str, folder: str | None) -> str:
-    if folder is None:
-        text = 'not here, it would be read from the server\'s disk; use "b64"'
-        raise complaint(place, text)
-    file = os.path.join(folder, name)
-    if not os.path.isfile(file) or not os.access(file, os.R_OK):
-        raise complaint(place, f"no such file, or not readable: {file}")
-    return file
+    # Some more would be decoded.
+    if len(text) % 4 or not re.fullmatch("[A-Za-z0-9+/]*={0,2}", text):
+        raise complaint(f"{place}.b64", "not base64")
+    return base64.b64decode(text)
 
 
 # ---- Reading models
@@ -1690,15 +1665,9 @@ def model_from_json(value: Any, place: str) -> Model:
     mean none, and the description, which must be a string.
     """
     checked(MODEL_SCHEMA, value, place)
-    fallback: Json = {
-        "canonical_slug": value["id"],
-        "name": value["id"],
-        "description": "",
-        "supported_frame_images": FRAME_TYPES,
-        "defaults": value.get("_defaults", {}),
-        "billing": value.get("_billing", {}),
-    }
-    return Model(**{**fallback, **_python_names(value)})
+    fields = {"canonical_slug": value["id"], "name": value["id"], **_python_names(value)}
+    defaults, billing = value.get("_defaults", {}), value.get("_billing", {})
+    return Model(**fields, defaults=defaults, billing=billing)
 
 
 # ---- Reading files
@@ -1712,9 +1681,8 @@ class Loaded(NamedTuple):
     checked: bool  # whether a listed model's limits are enforced
     complete: bool  # whether a model that is not listed is unknown
     catalogue: str  # for the start: which models are checked
-    implicit: bool  # whether no fixture was given: then every submit succeeds
     notes: Sequence[str]  # for the log
-    stamps: Stamps  # watched files and folders: modification time, size
+    stamps: Stamps  # what is watched
 
 
 _DOCUMENT_SCHEMA: Json = json.loads("""{
@@ -1725,62 +1693,120 @@ _DOCUMENT_SCHEMA: Json = json.loads("""{
     "mcpFakes": {}
   }
 }""")
-_BESIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "fixtures.json")
+_BESIDE = os.path.join(os.path.dirname(__file__), "fixtures.json")
 
 
-class Part(NamedTuple):
+def load_fixtures(config: Config, stamps: Stamps) -> Loaded:
+    """Read files, folders and fixtures given as Python objects, in their order.
+
+    What is to be watched is put into `stamps`.  Raises SetupError for the first thing that is
+    wrong; its `args` are all of them.
+    """
+    sources = config.fixtures
+    if config.record:  # the catch-all of the file beside this one would take everything
+        sources = [source for source in sources if source is not None]
+    parts: list[Part] = []
+    for position, source in enumerate(sources):
+        parts += _parts_of(source, position, stamps)
+    problems = [problem for part in parts for problem in part.problems]
+    if problems:
+        part_of_file.cache_clear()  # a clip that is missing may be there the next time
+        raise SetupError(*problems)
+
+    # The catalogue: of these files, else of the one beside this, else the built-in models.
+    listing = [part for part in parts if part.models]
+    enforced = bool(listing) or all(part.models is None for part in parts)
+    if not listing:  # what is wrong with that file does not matter here
+        beside = _parts_of(None, 0, stamps)
+        listing = [part for part in beside if part.models and not part.problems]
+    complete = bool(listing)
+    described = f"models checked ({', '.join(part.name for part in listing)})"
+    if not listing:
+        listing = [Part()]
+        listing[0].read({"models": BUILT_IN_MODELS})
+        described = "built-in models checked, any other accepted"
+    models = {model.id: model for part in reversed(listing) for model in part.models or ()}
+    described = f"{len(models)} {described}"
+    if not enforced:
+        described = "no model is checked"
+    if config.record:
+        enforced, described = False, "the upstream checks models"
+    return Loaded(
+        fixtures=[fixture for part in parts for fixture in part.fixtures],
+        models=sorted(models.values(), key=lambda model: -model.created),
+        checked=enforced,
+        complete=complete and enforced,
+        catalogue=described,
+        notes=[note for part in parts for note in part.notes],
+        stamps=stamps,
+    )
+
+
+class Part:
     """What one file says, or fixtures given as Python objects.  Shared: nobody changes it."""
 
-    fixtures: Sequence[Fixture] = ()
-    models: Sequence[Model] | None = None  # None: there is no list
-    notes: Sequence[str] = ()
-    name: str = "as given"
+    def __init__(self, path: str = "") -> None:
+        self.path = path
+        self.name = os.path.basename(path) or "as given"
+        self.fixtures: list[Fixture] = []
+        self.models: list[Model] | None = None  # None: there is no list
+        self.notes: list[str] = []
+        self.problems: list[str] = []  # if there are any, the rest does not matter
+
+    def read(self, document: Any, version: str = "", first: int = 0) -> None:
+        """Take over what a document says; `first` is the index of its first fixture."""
+        folder, name = os.path.split(self.path)
+        place = ""
+        if self.path:
+            place = f"{self.path}: "
+        with collecting(self.problems):
+            checked(_DOCUMENT_SCHEMA, document, place)
+        if not isinstance(document, dict):
+            return
+        if "models" in document:
+            self.models = []
+            for index, entry in enumerate(_as_list(document["models"])):
+                with collecting(self.problems):
+                    self.models.append(model_from_json(entry, f"{place}models[{index}]"))
+        for index, entry in enumerate(_as_list(document.get("fixtures", ())), first):
+            where = f"{place}fixtures[{index}]"
+            with collecting(self.problems):
+                fixture = fixture_from_json(
+                    entry, where, f"{name}[{index}]", folder, version
+                )
+                self.fixtures.append(fixture)
+                self.notes += [f"{where}: {note}" for note in _notes_on(fixture)]
 
 
-def read_part(
-    document: Any, place: str, path: str = "", version: str = "", first: int = 0
-) -> Part:
-    """What a document says; `first` is the index of its first fixture."""
-    fixtures, models = [], []
-    notes: list[str] = []
-    problems: list[str] = []
-    with collecting(problems):
-        checked(_DOCUMENT_SCHEMA, document, place)
-    if not isinstance(document, dict):
-        document = {}
-    for index, entry in enumerate(document.get("models", ())):
-        with collecting(problems):
-            models.append(model_from_json(entry, f"{place}models[{index}]"))
-    folder, name = os.path.split(path)
-    for index, entry in enumerate(document.get("fixtures", ()), first):
-        where = f"{place}fixtures[{index}]"
-        with collecting(problems):
-            try:
-                read = fixture_from_json(entry, where, f"{name}[{index}]", folder, version)
-            except OtherEndpoint:
-                notes.append(f"{where}: answers another endpoint, passed over")
-                continue
-            fixtures.append(read)
-            notes += [f"{where}: {note}" for note in _aimock_notes(entry)]
-    if problems:
-        raise SetupError(*problems)
-    listed = models if "models" in document else None
-    return Part(fixtures, listed, notes, name or "as given")
-
-
-@functools.lru_cache(maxsize=64)  # a suite makes hundreds of mocks
-def part_of_file(path: str, stamp: tuple[int, int], beside: bool = False) -> Part:
-    """What a file says; one beside this that is no fixture file is passed over with a note."""
-    document = _read_document(path)
-    ours = isinstance(document, dict) and document.keys() & {"fixtures", "models"}
-    if beside and not ours:
-        return Part(notes=[f"{path}: no fixtures, passed over"])
-    return read_part(document, f"{path}: ", path, f"{path} {stamp} ")
+def _parts_of(source: Any, position: int, stamps: Stamps) -> Iterator[Part]:
+    """What a path says, fixtures as Python objects, or the file beside this one, for None."""
+    part = Part()
+    if isinstance(source, Mapping):
+        document = json_copy(source, f"fixtures[{position}]")
+        if document.keys() & {"fixtures", "models"}:
+            part.read(document, version=f"{position} ")
+        else:
+            part.read({"fixtures": [document]}, first=position)
+        yield part
+        return
+    beside = source is None
+    if beside:
+        source = _BESIDE
+    if not isinstance(source, (str, os.PathLike)):
+        raise SetupError(f"fixtures: expected a path or an object, got {source!r}")
+    files = list(_files_of(os.fspath(source), stamps))
+    if not files and os.path.isdir(source):
+        part.notes.append(f"{source}: no *.json in this folder")
+        yield part
+    for file in files:
+        yield part_of_file(file, stamps[file], beside)
 
 
 def _files_of(path: str, stamps: Stamps) -> Iterator[str]:
     """A file, or a folder's *.json, recursively; each real folder once."""
-    real = os.path.realpath(path) if os.path.isdir(path) else path
+    real = path
+    if os.path.isdir(path):
+        real = os.path.realpath(path)
     if real in stamps:
         return
     stamps[real] = stamps[path] = _stamp(path)
@@ -1796,116 +1822,34 @@ def _files_of(path: str, stamps: Stamps) -> Iterator[str]:
             yield from _files_of(entry, stamps)
 
 
-def _parts_of(
-    source: Any, position: int, stamps: Stamps, problems: list[str]
-) -> Iterator[Part]:
-    """What a path says, fixtures as Python objects, or the file beside this one, for None."""
-    if source is None:
-        for file in filter(os.path.exists, _files_of(_BESIDE, stamps)):
-            yield part_of_file(file, stamps[file], beside=True)
-    elif isinstance(source, Mapping):
-        document = json_copy(source, f"fixtures[{position}]")
-        if document.keys() & {"fixtures", "models"}:
-            yield read_part(document, "", version=f"{position} ")
-        else:
-            yield read_part({"fixtures": [document]}, "", first=position)
-    elif isinstance(source, (str, os.PathLike)):
-        files = list(_files_of(os.fspath(source), stamps))
-        if not files and os.path.isdir(source):
-            yield Part(notes=[f"{source}: no *.json in this folder"])
-        for file in files:
-            with collecting(problems):
-                yield part_of_file(file, stamps[file])
-    else:
-        raise SetupError(f"fixtures: expected a path or an object, got {source!r}")
+def _stamp(path: str) -> tuple[int, ...]:
+    with contextlib.suppress(OSError, ValueError):
+        stat = os.stat(path)
+        return stat.st_mtime_ns, stat.st_size
+    return ()
 
 
-def _aimock_notes(entry: Json) -> Iterator[str]:
-    """What is silently something else here than its author may think."""
-    video = entry.get("response", {}).get("video", {})
-    if "chaos" in entry:
-        yield 'chaos has no effect here, see "faults"'
-    if "url" in video and not {"b64", "file"} & video.keys():
-        yield "url has no effect, the clip is a test card; see unsigned_urls, file, b64"
-    if video.get("status") == "processing":
-        yield 'status "processing" means completed, as in aimock'
-    if video.get("error") == "":
-        yield "an empty error is replaced by the usual text"
-    if video.get("b64") == "":
-        yield "an empty b64 is an empty clip"
-
-
-def load_fixtures(sources: Sequence[Any], recording: bool = False) -> Loaded:
-    """Read files, folders and fixtures given as Python objects, in this order.
-
-    Raises SetupError for the first thing that is wrong; its `problems` are all of them.
-    """
-    if recording:  # the catch-all of the file beside this one would take everything
-        sources = [source for source in sources if source is not None]
-    stamps: Stamps = {}
-    problems: list[str] = []
-    parts: list[Part] = []
-    for position, source in enumerate(sources):
-        with collecting(problems):
-            parts += _parts_of(source, position, stamps, problems)
-
-    # The catalogue: of these files, else of the one beside this, else the built-in models.
-    listing = [part for part in parts if part.models]
-    enforced = bool(listing) or all(part.models is None for part in parts)
-    if not listing and None not in sources:
-        passed_by: list[str] = []  # what is wrong with it does not matter here
-        with collecting(passed_by):
-            listing = [
-                part for part in _parts_of(None, 0, stamps, passed_by) if part.models
-            ]
-    if problems:
-        failure = SetupError(*problems)
-        failure.stamps = stamps
-        raise failure
-    complete = bool(listing)
-    what = f"models checked ({', '.join(part.name for part in listing)})"
-    if not listing:
-        listing = [read_part({"models": BUILT_IN_MODELS}, "built-in: ")]
-        what = "built-in models checked, any other accepted"
-    models: dict[str, Model] = {}
-    for part in listing:
-        for model in part.models or ():
-            models.setdefault(model.id, model)
-    described = f"{len(models)} {what}"
-    if not enforced:
-        described = "no model is checked"
-    if recording:
-        enforced, described = False, "the upstream checks models"
-    fixtures = [fixture for part in parts for fixture in part.fixtures]
-    notes = [note for part in parts for note in part.notes]
-    passed_over = any("another endpoint" in note for note in notes)
-    return Loaded(
-        fixtures=fixtures,
-        models=sorted(models.values(), key=lambda model: -model.created),
-        checked=enforced,
-        complete=complete and enforced,
-        catalogue=described,
-        implicit=not (fixtures or passed_over or recording),
-        notes=notes,
-        stamps=stamps,
-    )
-
-
-def _read_document(path: str) -> Any:
-    if os.path.exists(path) and not os.path.isfile(path):
+@functools.lru_cache(maxsize=64)  # a suite makes hundreds of mocks
+def part_of_file(path: str, stamp: tuple[int, ...], beside: bool = False) -> Part:
+    """What a file says; the one `beside` this may be missing, or nothing of ours."""
+    part = Part(path)
+    if beside and not stamp:
+        return part
+    if stamp and not os.path.isfile(path):
         raise SetupError(f"{path}: neither a file nor a folder")
     try:
         with open(path, "rb") as file:
             document = _decode_document(file.read().decode("utf-8-sig"))
         to_json(document)  # UnicodeEncodeError for half a surrogate pair
-        return document
-    except OSError as error:
-        raise SetupError(f"{path}: cannot be read: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}"
-        raise SetupError(f"{path}: {place}: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
-        raise SetupError(f"{path}: not JSON: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        part.problems.append(f"{path}: cannot be read: {reason_of(error)}")
+        return part
+    ours = isinstance(document, dict) and document.keys() & {"fixtures", "models"}
+    if beside and not ours:
+        part.notes.append(f"{path}: no fixtures, passed over")
+        return part
+    part.read(document, f"{path} {stamp} ")
+    return part
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> Json:
@@ -1922,57 +1866,81 @@ _decode_document = json.JSONDecoder(
 ).decode
 
 
-def _stamp(path: str) -> tuple[int, int]:
-    try:
-        stat = os.stat(path)
-    except (OSError, ValueError):
-        return 0, 0
-    return stat.st_mtime_ns, stat.st_size
+def _notes_on(fixture: Fixture) -> Iterator[str]:
+    """What is silently something else here than its author may think."""
+    video = fixture.source.get("response", {}).get("video", {})
+    if fixture.criteria.get("endpoint", "video") != "video":
+        yield "answers another endpoint, passed over"
+    if "chaos" in fixture.source:
+        yield 'chaos has no effect here, see "faults"'
+    if "url" in video and fixture.plan.clip is None:
+        yield "url has no effect, the clip is a test card; see unsigned_urls, file, b64"
+    if video.get("status") == "processing":
+        yield 'status "processing" means completed, as in aimock'
+    if video.get("error") == "":
+        yield "an empty error is replaced by the usual text"
+    if fixture.plan.clip == b"":
+        yield "an empty b64 is an empty clip"
 
 
 # Ordinary fixtures that every mock carries before the user's: a word in the prompt, and no file
 # is needed.
-SCENARIOS: list[Json] = [
-    {"name": f"mock:{word}", "match": {"prompt": f"mock:{word}"}, **course}
-    for word, course in json.loads("""{
-  "failed": {"response": {"video": {"status": "failed"}}},
-  "cancelled": {"response": {"video": {"status": "cancelled"}}},
-  "expired": {"response": {"video": {"status": "expired"}}},
-  "stuck": {"response": {"video": {"status": "in_progress"}}},
-  "no-urls": {"response": {"video": {"unsigned_urls": [], "stored": false}}},
-  "two-videos": {"response": {"video": {"count": 2}}},
-  "moderated": {"response": {"status": 403}},
-  "no-credits": {"response": {"status": 402}},
-  "rate-limited": {"faults": [{"on": "submit", "status": 429, "retryAfter": 1, "times": 2,
-                               "repeat": true}]},
-  "overloaded": {"faults": [{"on": "submit", "status": 503, "retryAfter": 1, "times": 1,
-                             "repeat": true}]},
-  "flaky": {"faults": [{"on": "poll", "status": 503, "times": 1}]},
-  "lost-response": {"faults": [{"on": "submit", "lost": true, "times": 1, "repeat": true}]},
-  "truncated": {"faults": [{"on": "content", "truncate": 2000}]},
-  "stalled": {"faults": [{"on": "content", "stall": 2000}]},
-  "empty-clip": {"response": {"video": {"b64": ""}}},
-  "not-a-clip": {"faults": [{"on": "content", "status": 200, "body": "still processing",
-                             "contentType": "text/plain"}]},
-  "elsewhere": {"response": {"video": {"elsewhere": true}}},
-  "busy-later": {"response": {"video": {"status": "failed", "error": "The service is currently \
+SCENARIOS: list[Json] = json.loads("""[
+  {"name": "mock:failed", "match": {"prompt": "mock:failed"},
+    "response": {"video": {"status": "failed"}}},
+  {"name": "mock:cancelled", "match": {"prompt": "mock:cancelled"},
+    "response": {"video": {"status": "cancelled"}}},
+  {"name": "mock:expired", "match": {"prompt": "mock:expired"},
+    "response": {"video": {"status": "expired"}}},
+  {"name": "mock:stuck", "match": {"prompt": "mock:stuck"},
+    "response": {"video": {"status": "in_progress"}}},
+  {"name": "mock:no-urls", "match": {"prompt": "mock:no-urls"},
+    "response": {"video": {"unsigned_urls": [], "stored": false}}},
+  {"name": "mock:two-videos", "match": {"prompt": "mock:two-videos"},
+    "response": {"video": {"count": 2}}},
+  {"name": "mock:moderated", "match": {"prompt": "mock:moderated"},
+    "response": {"status": 403}},
+  {"name": "mock:no-credits", "match": {"prompt": "mock:no-credits"},
+    "response": {"status": 402}},
+  {"name": "mock:rate-limited", "match": {"prompt": "mock:rate-limited"},
+    "faults": [{"on": "submit", "status": 429, "retryAfter": 1, "times": 2, "repeat": true}]},
+  {"name": "mock:overloaded", "match": {"prompt": "mock:overloaded"},
+    "faults": [{"on": "submit", "status": 503, "retryAfter": 1, "times": 1, "repeat": true}]},
+  {"name": "mock:flaky", "match": {"prompt": "mock:flaky"},
+    "faults": [{"on": "poll", "status": 503, "times": 1}]},
+  {"name": "mock:lost-response", "match": {"prompt": "mock:lost-response"},
+    "faults": [{"on": "submit", "lost": true, "times": 1, "repeat": true}]},
+  {"name": "mock:truncated", "match": {"prompt": "mock:truncated"},
+    "faults": [{"on": "content", "truncate": 2000}]},
+  {"name": "mock:stalled", "match": {"prompt": "mock:stalled"},
+    "faults": [{"on": "content", "stall": 2000}]},
+  {"name": "mock:empty-clip", "match": {"prompt": "mock:empty-clip"},
+    "response": {"video": {"b64": ""}}},
+  {"name": "mock:not-a-clip", "match": {"prompt": "mock:not-a-clip"},
+    "faults": [{"on": "content", "status": 200, "body": "still processing",
+      "contentType": "text/plain"}]},
+  {"name": "mock:elsewhere", "match": {"prompt": "mock:elsewhere"},
+    "response": {"video": {"elsewhere": true}}},
+  {"name": "mock:busy-later", "match": {"prompt": "mock:busy-later"},
+    "response": {"video": {"status": "failed", "error": "The service is currently \
 experiencing high load and cannot process your request. Please try again later. Operation ID: \
 3f1c7a52-0d4e-4b5e-9a43-6c1d2b7e8f90"}}},
-  "blocked-image": {"response": {"video": {"status": "failed", "error": "The input image contains \
+  {"name": "mock:blocked-image", "match": {"prompt": "mock:blocked-image"},
+    "response": {"video": {"status": "failed", "error": "The input image contains \
 content that has been blocked by your current safety settings for person/face generation. Support \
 codes: 17301594"}}},
-  "slow": {"lifecycle": {"seconds": {"pending": 5, "in_progress": 10}}}
-}""").items()
-]
+  {"name": "mock:slow", "match": {"prompt": "mock:slow"},
+    "lifecycle": {"seconds": {"pending": 5, "in_progress": 10}}}
+]""")
 
 
 @functools.lru_cache(maxsize=1)
 def scenario_fixtures() -> list[Fixture]:
     """The scenarios, read like any other fixture."""
-    read = [
-        fixture_from_json(entry, entry["name"], entry["name"], None) for entry in SCENARIOS
+    return [
+        fixture_from_json(entry, "", entry["name"])._replace(built_in=True)
+        for entry in SCENARIOS
     ]
-    return [fixture._replace(built_in=True) for fixture in read]
 
 
 # ============ 5. Jobs, lifecycle, store: Job, status_at, Store ==============================
@@ -1987,7 +1955,7 @@ SELF_END_SECONDS = 1.0
 POLL_SECONDS = 10.0  # to a job paced by polls, so much of `advance` is one more poll
 _MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run for weeks
 # What takes every submit if no file was read.
-_SUCCESS = Fixture("", None, _prompt_test("", ""), Plan(), {"match": {}}, "", "")
+_SUCCESS = fixture_from_json({"match": {}}, "", "")
 
 # Good enough for a mock: 256 is no multiple of 62, so eight letters come a little more often.
 _ID_LETTERS = (b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" * 5)[:256]
@@ -2208,10 +2176,11 @@ class Store:
         fresh = {path: _stamp(path) for path in self.loaded.stamps}
         if fresh == self.loaded.stamps:
             return None
+        stamps: Stamps = {}
         try:
-            loaded = load_fixtures(self.config.fixtures, bool(self.config.record))
+            loaded = load_fixtures(self.config, stamps)
         except SetupError as error:
-            self.loaded = self.loaded._replace(stamps={**fresh, **error.stamps})
+            self.loaded = self.loaded._replace(stamps={**fresh, **stamps})
             return str(error)
         with self._lock:
             self.loaded = loaded
@@ -2242,7 +2211,7 @@ class Store:
             named = names.intersection(fixture.model for fixture in self.fixtures)
             if not any(name == model_id or not self.listed_model(name) for name in named):
                 return None
-        return Model(model_id, model_id, name=model_id, supported_frame_images=FRAME_TYPES)
+        return Model(model_id, model_id, name=model_id)
 
     def choose(
         self, submit: VideoRequest, context: str | None, scope: str
@@ -2266,7 +2235,7 @@ class Store:
                 if not any(differences(fixture, submit, context, counts)):
                     break
             else:
-                if not self.loaded.implicit:
+                if self.loaded.fixtures or self.config.record:
                     return None, fault, self._near_misses(submit, context, counts)
                 fixture = _SUCCESS
             fault = fault or self._draw("submit", fixture.plan.faults, scope)
@@ -4072,7 +4041,7 @@ class Recorder:
         path = os.path.join(self._folder, "recorded.json")
         if os.path.exists(path):
             # If it is broken, SetupError: else the next recording would wipe it out.
-            for fixture in part_of_file(path, _stamp(path)).fixtures:
+            for fixture in load_fixtures(Config(fixtures=[path]), {}).fixtures:
                 self._fixtures[json.dumps(fixture.source["match"])] = fixture.source
 
     def pass_on(self, request: Request, job_id: str) -> Response:
@@ -5696,7 +5665,7 @@ class VideoMock:
         self._additions = itertools.count(1)  # of fixtures; names those that have none
         started = _real_time() - _monotonic()
         self._clock = clock or (lambda: started + _monotonic())
-        self._begin(load_fixtures(self.config.fixtures, bool(self.config.record)))
+        self._begin(load_fixtures(self.config, {}))
         self.recorder = Recorder(self)
 
     def _begin(self, loaded: Loaded) -> None:
@@ -5890,7 +5859,7 @@ class VideoMock:
         """
         version = f"added {next(self._additions)} "
         added = [
-            fixture_from_json(value, place, version + place, None, version)
+            fixture_from_json(value, place, version + place, version=version)
             for place, value in _numbered("fixtures", fixture)
         ]
         self.store.add_fixtures(added)
@@ -7237,7 +7206,7 @@ def _trial_lines(row: Json, coloured: bool) -> Iterator[str]:
 def validate(config: Config, out: TextIO, say: Say) -> int:
     """Read the fixtures and say all that is wrong; 0 if nothing is."""
     try:
-        loaded = load_fixtures(config.fixtures)
+        loaded = load_fixtures(config, {})
         for fault in config.fault:
             fault_from_json(fault)
     except SetupError as error:
