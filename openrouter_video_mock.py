@@ -64,7 +64,6 @@ import math
 import os
 import queue
 import re
-import selectors
 import signal
 import socket
 import socketserver
@@ -6433,8 +6432,8 @@ def log_line(request: Request) -> str:
 # Threads: the server's own accepts, and looks at deadlines; each connection has one, which
 # reads, has the mock answer, and writes; the courier has its own (section 7).
 
+MAX_LINE_BYTES = 8_192  # of a request line, and of one in a body
 MAX_HEAD_BYTES = 65_536
-MAX_TARGET_BYTES = 8_192
 IDLE_SECONDS = 75.0  # between two requests of a connection
 REQUEST_SECONDS = 30.0  # for a head to come whole; for a body's next bytes
 SLOWEST_BYTES = 1_024  # a second, of a body that comes slowly for longer
@@ -6448,13 +6447,7 @@ LOOK_SECONDS = 1.0  # how often the deadlines of all connections are looked at
 _REQUEST_LINE = r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])"
 _HEADER = r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)"
 _HOST = r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
-_ONLY_ONCE = {
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "authorization",
-    "content-type",
-}
+_CHUNK = r"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e]*)?"
 
 
 class Head(NamedTuple):
@@ -6482,27 +6475,27 @@ def parse_head(head: bytes) -> Head:
     method, target, major, minor = match.groups()
     if major != "1":
         raise ApiError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here")
-    if len(target) > MAX_TARGET_BYTES:
-        raise ApiError(414)
     headers = _parse_headers(lines)
     http_1_0 = minor == "0"
     if target[0] != "/" and target != "*":
-        headers["host"], target = _split_absolute(target)
+        # The absolute form; RFC 9112, 3.2.2: its host wins.
+        match = re.fullmatch("(?i:https?)://([^/?]*)(.*)", target)
+        if not match:
+            raise ApiError(400, "Malformed request target")
+        headers["host"], target = match.groups()
     default_host = "localhost" * http_1_0
     if not re.fullmatch(_HOST, headers.get("host", default_host)):
         raise ApiError(400, "Missing or malformed Host header")
     if headers.get("expect", "100-continue").lower() != "100-continue":
         raise ApiError(417)
-    connection = headers.get("connection", "").lower()
-    keep_alive = "close" not in connection
-    if http_1_0:
-        keep_alive = "keep-alive" in connection
+    keep_alive = not http_1_0 and "close" not in headers.get("connection", "").lower()
     path, _, query = target.partition("?")
     length = _body_length(headers, http_1_0)
-    return Head(method, path, query, headers, keep_alive, http_1_0, length)
+    return Head(method, path or "/", query, headers, keep_alive, http_1_0, length)
 
 
 def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
+    """Headers or trailers; of several of one name the values are joined."""
     headers: dict[str, str] = {}
     for line in lines:
         match = re.fullmatch(_HEADER, line)
@@ -6510,66 +6503,50 @@ def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
             raise ApiError(400, "Malformed header")
         name = match[1].lower()
         value = match[2].rstrip(" \t")
-        if name in headers and name in _ONLY_ONCE:
-            raise ApiError(400, f"More than one {name} header")
         if name in headers:
             value = f"{headers[name]}, {value}"
         headers[name] = value
     return headers
 
 
-def _split_absolute(target: str) -> tuple[str, str]:
-    """Authority and path of a target in absolute form; RFC 9112, 3.2.2: it wins over Host."""
-    scheme, _, rest = target.partition("://")
-    if scheme.lower() not in ("http", "https"):
-        raise ApiError(400, "Malformed request target")
-    authority = re.split("[/?]", rest, maxsplit=1)[0]
-    path = rest[len(authority) :]
-    if not path.startswith("/"):
-        path = f"/{path}"
-    return authority, path
-
-
 def _body_length(headers: Mapping[str, str], http_1_0: bool) -> int | None:
-    length = headers.get("content-length")
     encoding = headers.get("transfer-encoding")
-    if encoding is not None:
-        if length is not None or http_1_0 or encoding.lower() != "chunked":
-            text = "Transfer-Encoding must be chunked, alone, and not in HTTP/1.0"
-            raise ApiError(400, text)
-        return None
-    if length is None:
-        return 0
-    if not re.fullmatch("[0-9]{1,18}", length):
-        raise ApiError(400, "Malformed Content-Length")
-    return int(length)
+    if encoding is None:
+        length = headers.get("content-length", "0")
+        if not re.fullmatch("[0-9]{1,18}", length):
+            raise ApiError(400, "Malformed Content-Length")
+        return int(length)
+    if encoding.lower() != "chunked" or "content-length" in headers or http_1_0:
+        raise ApiError(400, "Transfer-Encoding must be chunked, alone, and not in HTTP/1.0")
+    return None
 
 
 class _Adapter(socketserver.BaseRequestHandler):
     """One connection, in a thread of its own: reads requests, writes answers.
 
     Its socket blocks without a timeout: the server's thread looks at `deadline` and ends what
-    has passed it, however slowly the bytes drip.
+    has passed it, however slowly the bytes drip.  Of a request it ends the reading only, which
+    leaves the adapter able to answer 408.
     """
 
     server: Any  # a _Server
     request: socket.socket
     buffer = b""  # received and not yet read
     deadline = math.inf
-    sending = False  # an answer; else a reader is left able to answer 408
+    ends = socket.SHUT_RD  # what is shut down then
 
     def handle(self) -> None:
         """Answer requests until one of both has had enough."""
         self.server.connections.add(self)
         try:
-            with contextlib.suppress(OSError):  # gone already
-                self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while self.serve_one():
                 pass
-            self.linger()
         except OSError as error:
             self.server.mock.debug(f"{self.client_address[0]} went away: {error!r}")
+        except Exception as error:
+            self.server.mock.report(error)
         finally:
+            self.linger()
             self.server.connections.discard(self)
 
     def serve_one(self) -> bool:
@@ -6587,146 +6564,134 @@ class _Adapter(socketserver.BaseRequestHandler):
         turn = self.server.take_turn()
         try:
             return self.answer(request, head)
+        except OSError:
+            request.note.delivered = False
+            raise
         finally:
             turn.release()
 
-    def answer(self, request: Request, head: Head) -> bool:
-        """Have a request answered, and send that; whether another may follow."""
-        note = request.note
-        response = self.server.mock.handle(request)
-        if response.dropped:
-            note.delivered = False
-            raise ConnectionAbortedError("dropped as ordered")
-        framed = response.stream is None or response.length is not None or not head.http_1_0
-        keep_alive = head.keep_alive and framed and request.refusal is None
-        self.sending = True
-        try:
-            self.send_answer(response, head, keep_alive, note)
-        except OSError:
-            note.delivered = False
-            raise
-        self.sending = False
-        return keep_alive and note.delivered is True
+    def allow(self, seconds: float, ends: int = socket.SHUT_RD) -> None:
+        self.deadline = _monotonic() + seconds
+        self.ends = ends
 
     # ---- Writing
 
-    def send_answer(
-        self, response: Response, head: Head, keep_alive: bool, note: Note
-    ) -> None:
-        """Send an answer, a small one at once; the note tells whether it is delivered whole.
+    def answer(self, request: Request, head: Head) -> bool:
+        """Have a request answered, and send that; whether another may follow.
 
-        It does before the last bytes leave: who has them may ask for it at once.
+        The note tells that the answer is delivered before its last bytes leave: who has them
+        may ask for it at once.
         """
+        note = request.note
+        response = self.server.mock.handle(request)
+        if response.dropped:
+            raise ConnectionAbortedError("dropped as ordered")
         # It may have closed its half only, and read on: the answer is sent anyway.
         gone = note.ms > _SLOW_MS and self.is_gone()
+        keep_alive = head.keep_alive and request.refusal is None and not gone
+        at_once = response.live or response.truncate is not None
+        unsent = b""
+        for piece in self.pieces(response, head, keep_alive):
+            unsent += piece
+            if at_once or len(unsent) >= _BLOCK_BYTES:
+                self.send(unsent)
+                unsent = b""
+        note.delivered = not gone
+        self.send(unsent)
+        return keep_alive
+
+    def pieces(self, response: Response, head: Head, keep_alive: bool) -> Iterator[bytes]:
+        """An answer as it goes over the wire."""
         stream = response.stream
         length = response.length
         if stream is None:
             stream = iter((response.body,))
             length = len(response.body)
-        chunked = length is None and not head.http_1_0
-        cut = response.truncate is not None
-        # Node takes a cut of a stream for its end if a close was announced.
-        closes = not keep_alive or gone or (cut and response.stream is None)
-        form = (response.status, response.headers, length, not closes, head.http_1_0)
-        unsent = _answer_head(*form, int(_real_time()))
+        form = (response.status, response.headers, length, keep_alive, head.http_1_0)
+        yield _answer_head(*form, int(_real_time()))
         if head.method == "HEAD":
-            note.delivered = not closes
-            self.send(unsent)
             return
-        room = response.truncate
-        if room is None:
-            room = sys.maxsize
-        sent = 0
+        if response.truncate is not None:
+            stream = self.cut(stream, response.truncate, response.stall)
+        if length is not None or head.http_1_0:
+            yield from stream
+            return
         for block in stream:
-            part = block[:room]
-            if chunked and block:
-                unsent += b"%x\r\n" % len(block)
-            unsent += part
-            if len(part) < len(block):
-                # A cut leaves neither the chunk nor the body its end.
-                if not response.stall:
-                    note.delivered = False
-                self.send(unsent)
-                self.stall(response.stall)
-                note.delivered = False
-                return
-            if chunked and block:
-                unsent += b"\r\n"
-            room -= len(part)
-            sent += len(part)
-            if response.live or len(unsent) >= _BLOCK_BYTES:
-                self.send(unsent)
-                unsent = b""
-        if chunked:
-            unsent += b"0\r\n\r\n"
-        note.delivered = length in (None, sent) and not gone
-        self.send(unsent)
+            if block:  # an empty chunk would be the last
+                yield b"%x\r\n%b\r\n" % (len(block), block)
+        yield b"0\r\n\r\n"
+
+    def cut(self, stream: Iterator[bytes], room: int, seconds: float) -> Iterator[bytes]:
+        """So many bytes, then silence, then the end of the connection."""
+        for block in stream:
+            yield block[:room]
+            room -= len(block)
+            if room < 0:
+                self.stall(seconds)
+                raise ConnectionAbortedError("cut as ordered")
 
     def is_gone(self) -> bool:
         """Whether the client has closed the connection, or its half of it."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.request, selectors.EVENT_READ)
-            if isinstance(self.request, ssl.SSLSocket) or not selector.select(0):
-                return False
-        return not self.request.recv(1, socket.MSG_PEEK)
+        self.request.setblocking(False)
+        try:
+            # Not SSLSocket's, which cannot peek.
+            return not socket.socket.recv(self.request, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        finally:
+            self.request.setblocking(True)
 
     def send(self, data: bytes) -> None:
         for start in range(0, len(data), _BLOCK_BYTES):
-            self.deadline = _monotonic() + ANSWER_SECONDS
+            self.allow(ANSWER_SECONDS, socket.SHUT_RDWR)
             self.request.sendall(data[start : start + _BLOCK_BYTES])
 
     def stall(self, seconds: float) -> None:
         """Be silent until the client goes or the time is over."""
-        self.deadline = _monotonic() + seconds
+        self.allow(seconds)
         while _monotonic() < self.deadline and self.request.recv(65_536):
             pass
 
     def linger(self) -> None:
         """Close so that the client can read the answer first: what it still sends is taken."""
         shut_down(self.request, socket.SHUT_WR)
-        self.stall(LINGER_SECONDS)
+        with contextlib.suppress(OSError):  # gone already
+            self.stall(LINGER_SECONDS)
 
     # ---- Reading
 
-    def receive(self, begun: bool = True) -> bytes:
-        """What comes next of a request; 408 if it has begun and does not go on in time."""
-        data = self.request.recv(65_536)
+    def read_head(self) -> Head:
+        """The next head; RFC 9112, 2.2: empty lines before it are skipped."""
+        self.allow(IDLE_SECONDS, socket.SHUT_RDWR)
+        self.buffer = self.buffer.lstrip(b"\r\n")
+        while not self.buffer:
+            self.buffer = self.receive().lstrip(b"\r\n")
+        self.allow(REQUEST_SECONDS)
+        if self.buffer.startswith(b"\x16"):
+            text = "A TLS hello: this port speaks plain http only, see --cert"
+            raise ApiError(400, text)
+        self.receive_until(b"\r\n", MAX_LINE_BYTES, 414)
+        self.receive_until(b"\r\n\r\n", MAX_HEAD_BYTES, 431)
+        head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
+        return parse_head(head)
+
+    def receive(self, most: int = 8_192) -> bytes:
+        """What comes next; 408 if a request has begun and does not go on in time."""
+        data = self.request.recv(most)
         if data:
             return data
-        if begun and _monotonic() > self.deadline:
+        if self.ends == socket.SHUT_RD and _monotonic() > self.deadline:
             raise ApiError(408)
         raise ConnectionAbortedError("closed")
 
-    def receive_more(self) -> None:
-        """Of a body, which may take its time as long as it moves."""
-        data = self.receive()
-        self.buffer += data
-        longest = _monotonic() + REQUEST_SECONDS
-        self.deadline = min(longest, self.deadline + len(data) / SLOWEST_BYTES)
-
-    def read_head(self) -> Head:
-        """The next head; RFC 9112, 2.2: empty lines before it are skipped."""
-        self.deadline = _monotonic() + IDLE_SECONDS
-        while True:
-            buffer = self.buffer = self.buffer.lstrip(b"\r\n")
-            end = buffer.find(b"\r\n\r\n")
-            if end >= 0 or len(buffer) > MAX_HEAD_BYTES:
-                break
-            if buffer.startswith(b"\x16\x03"):
-                text = "A TLS hello: this port speaks plain http only, see --cert"
-                raise ApiError(400, text)
-            if re.search(rb"(?<!\r)\n", buffer):
+    def receive_until(self, end: bytes, longest: int, refusal: int) -> None:
+        """Have the buffer contain this end; it is refused if that would take too many bytes."""
+        while end not in self.buffer[:longest]:
+            if len(self.buffer) >= longest:
+                raise ApiError(refusal)
+            if re.search(rb"(?<!\r)\n", self.buffer):
                 raise ApiError(400, "Line feed without carriage return")
-            if buffer:
-                self.deadline = min(self.deadline, _monotonic() + REQUEST_SECONDS)
-            self.buffer += self.receive(begun=bool(buffer))
-        if not 0 <= end <= MAX_HEAD_BYTES:
-            if b"\n" in buffer[: MAX_TARGET_BYTES + 64]:
-                raise ApiError(431)
-            raise ApiError(414)
-        self.buffer = buffer[end + 4 :]
-        return parse_head(buffer[:end])
+            self.buffer += self.receive()
 
     def read_body(self, head: Head) -> bytes:
         """The whole body, decoded; 413 before anything of one that says it is too large is read."""
@@ -6734,59 +6699,52 @@ class _Adapter(socketserver.BaseRequestHandler):
             return b""
         if (head.length or 0) > self.server.max_body_bytes:
             raise ApiError(413)
-        self.deadline = _monotonic() + REQUEST_SECONDS
-        if "expect" in head.headers and not self.buffer and not head.http_1_0:
+        self.allow(REQUEST_SECONDS)
+        if "expect" in head.headers and not head.http_1_0:
             self.request.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if head.length is None:
             return self.read_chunks()
-        return self.take(head.length)
+        return self.read_bytes(head.length)
 
-    def take(self, count: int) -> bytes:
-        parts = []
-        missing = count
-        while missing > len(self.buffer):
-            parts.append(self.buffer)
-            missing -= len(self.buffer)
-            self.buffer = b""
-            self.receive_more()
-        parts.append(self.buffer[:missing])
-        self.buffer = self.buffer[missing:]
+    def read_bytes(self, count: int) -> bytes:
+        """So many of a body, which may take its time as long as it moves."""
+        parts = [self.buffer[:count]]
+        self.buffer = self.buffer[count:]
+        count -= len(parts[0])
+        while count:
+            part = self.receive(min(count, 65_536))
+            parts.append(part)
+            count -= len(part)
+            longest = _monotonic() + REQUEST_SECONDS
+            self.deadline = min(longest, self.deadline + len(part) / SLOWEST_BYTES)
         return b"".join(parts)
 
-    def take_line(self) -> bytes:
+    def read_line(self) -> str:
         """A line of the chunked coding, without its end."""
-        while b"\n" not in self.buffer and len(self.buffer) <= 4096:
-            self.receive_more()
-        line, end, self.buffer = self.buffer.partition(b"\n")
-        if not end or not line.endswith(b"\r"):
-            raise ApiError(400, "Malformed chunk")
-        return line[:-1]
+        self.receive_until(b"\r\n", MAX_LINE_BYTES, 400)
+        line, _, self.buffer = self.buffer.partition(b"\r\n")
+        return line.decode("latin-1")
 
     def read_chunks(self) -> bytes:
         """A body in chunks (RFC 9112, 7.1); extensions and trailers are dropped."""
-        parts: list[bytes] = []
-        size = 0
+        parts = []
+        room = self.server.max_body_bytes
         while True:
-            line = self.take_line()
-            match = re.fullmatch(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e]*)?", line)
+            match = re.fullmatch(_CHUNK, self.read_line())
             if not match:
                 raise ApiError(400, "Malformed chunk")
             length = int(match[1], 16)
             if length == 0:
                 break
-            size += length
-            if size > self.server.max_body_bytes:
+            room -= length
+            if room < 0:
                 raise ApiError(413)
-            parts.append(self.take(length))
-            if self.take(2) != b"\r\n":
+            parts.append(self.read_bytes(length))
+            if self.read_line():
                 raise ApiError(400, "Malformed chunk")
-        for _ in range(100):
-            trailer = self.take_line()
-            if not trailer:
-                return b"".join(parts)
-            if not re.fullmatch(_HEADER, trailer.decode("latin-1")):
-                break
-        raise ApiError(400, "Malformed trailers")
+        for trailer in iter(self.read_line, ""):
+            _parse_headers([trailer])
+        return b"".join(parts)
 
 
 @functools.lru_cache(maxsize=256)
@@ -6810,8 +6768,6 @@ def _answer_head(
         lines.append("Transfer-Encoding: chunked")
     if not keep_alive:
         lines.append("Connection: close")
-    elif http_1_0:
-        lines.append("Connection: keep-alive")
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
@@ -6829,13 +6785,6 @@ class _Server(ThreadingHTTPServer):
         self.threads = Threads("connection", mock.report)
         self._next_look = 0.0
         self._turn = threading.Lock()
-        self._tls = None
-        if config.cert:
-            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            try:
-                self._tls.load_cert_chain(config.cert, config.key or None)
-            except (OSError, ValueError) as error:
-                raise SetupError(f"cert: {config.cert}: {error}") from None
         if ":" in config.host:
             self.address_family = socket.AF_INET6
         try:
@@ -6845,20 +6794,28 @@ class _Server(ThreadingHTTPServer):
             raise OSError(getattr(error, "errno", None), text) from None
 
     def server_bind(self) -> None:
+        """Bind the socket, whose options and TLS all connections inherit."""
         # Not HTTPServer's, which asks the DNS for a name; that can take seconds.
         socketserver.TCPServer.server_bind(self)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        config = self.mock.config
+        if config.cert:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            try:
+                tls.load_cert_chain(config.cert, config.key or None)
+            except (OSError, ValueError) as error:
+                raise SetupError(f"cert: {config.cert}: {error}") from None
+            # The handshake is left to the connection's thread.
+            self.socket = tls.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
 
     def get_request(self) -> Any:
         try:
-            connection, address = super().get_request()
+            return super().get_request()
         except OSError:
             self.mock.stopping.wait(0.05)  # mostly for a file descriptor
             raise
-        if self._tls is not None:  # the handshake is done by the connection's thread
-            connection = self._tls.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
-            )
-        return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self.threads.start(self.process_request_thread, request, client_address):
@@ -6866,16 +6823,9 @@ class _Server(ThreadingHTTPServer):
             now = int(_real_time())
             head = _answer_head(503, answer.headers, len(answer.body), False, False, now)
             with contextlib.suppress(OSError):
-                if self._tls is None:  # else it has no handshake yet, and could hang here
-                    request.sendall(head + answer.body)
+                # Not SSLSocket's, which would wait here for a handshake.
+                socket.socket.sendall(request, head + answer.body)
             self.shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        error = sys.exc_info()[1]
-        if isinstance(error, OSError):
-            self.mock.debug(f"connection lost: {error}")
-        elif error is not None:
-            self.mock.report(error)
 
     def take_turn(self) -> threading.Lock:
         """The turn to answer, taken: one request after the other, as long as that is quick.
@@ -6896,10 +6846,7 @@ class _Server(ThreadingHTTPServer):
         self._next_look = now + LOOK_SECONDS
         for connection in list(self.connections):
             if now > connection.deadline:
-                how = socket.SHUT_RD
-                if connection.sending:
-                    how = socket.SHUT_RDWR
-                shut_down(connection.request, how)
+                shut_down(connection.request, connection.ends)
 
     def stop(self) -> None:
         """Stop accepting, then end all connections."""
@@ -6933,12 +6880,6 @@ class MockServer(VideoMock):
                 hint = did_you_mean(name, Config._fields)
                 raise TypeError(f"MockServer has no setting {name!r}{hint}")
         super().__init__(Config(**settings))
-        self._starting = threading.Lock()
-
-    def __repr__(self) -> str:
-        if self._server is None:
-            return "<MockServer, not running>"
-        return f"<MockServer {self.url}>"
 
     def start(self) -> MockServer:
         """Listen and serve in a thread; OSError for a busy port, RuntimeError after `stop`.
@@ -6948,23 +6889,19 @@ class MockServer(VideoMock):
         """
         if self.stopping.is_set():
             raise RuntimeError("the mock has been stopped: make another one")
-        with self._starting:
-            if self._server is None:
-                self._server = _Server(self)
-                self._process_id = os.getpid()
-                self._thread = threading.Thread(
-                    target=self._server.serve_forever,
-                    name="openrouter_video_mock",
-                    daemon=True,
-                )
-                self._thread.start()
+        if self._server is None:
+            self._server = _Server(self)
+            self._thread = threading.Thread(
+                target=self._server.serve_forever, name="openrouter_video_mock", daemon=True
+            )
+            self._thread.start()
         return self
 
     def stop(self) -> None:
         """Stop for good, leaving no thread; RuntimeError for what the mock itself did wrong."""
         server = self._server
         self._server = None
-        if server is not None and os.getpid() != self._process_id:
+        if server is not None and not self._thread.is_alive():
             server.socket.close()  # in a forked child, which has none of the threads
             return
         self.close()
