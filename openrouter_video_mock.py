@@ -439,9 +439,8 @@ def _as_list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-def checked_setting(name: str, value: Any, place: str) -> Any:
+def checked_setting(schema: Json, value: Any, place: str) -> Any:
     """A setting's value as it is kept; SetupError for what it cannot be."""
-    schema = SETTINGS[name]
     if schema.get("repeats"):
         return tuple(checked(schema, item, place) for item in _as_list(value))
     checked(schema, value, place)
@@ -457,7 +456,8 @@ def checked_setting(name: str, value: Any, place: str) -> Any:
 def checked_config(config: Config) -> Config:
     """The settings as they are kept; SetupError names the one that cannot be."""
     values = {
-        name: checked_setting(name, value, name) for name, value in config._asdict().items()
+        name: checked_setting(SETTINGS[name], value, name)
+        for name, value in config._asdict().items()
     }
     values["public_url"] = values["public_url"].rstrip("/")
     if config.trial and config.trial not in TRIALS:
@@ -6859,8 +6859,12 @@ class _Server(ThreadingHTTPServer):
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, without the number that an OSError begins with."""
-    return getattr(error, "strerror", None) or str(error)
+    """What went wrong, and with which file, without the number that an OSError begins with."""
+    reason = getattr(error, "strerror", None) or str(error)
+    filename = getattr(error, "filename", None)
+    if filename:
+        reason = f"{filename}: {reason}"
+    return reason
 
 
 class MockServer(VideoMock):
@@ -6880,6 +6884,7 @@ class MockServer(VideoMock):
                 hint = did_you_mean(name, Config._fields)
                 raise TypeError(f"MockServer has no setting {name!r}{hint}")
         super().__init__(Config(**settings))
+        self._starting = threading.Lock()
 
     def start(self) -> MockServer:
         """Listen and serve in a thread; OSError for a busy port, RuntimeError after `stop`.
@@ -6889,12 +6894,15 @@ class MockServer(VideoMock):
         """
         if self.stopping.is_set():
             raise RuntimeError("the mock has been stopped: make another one")
-        if self._server is None:
-            self._server = _Server(self)
-            self._thread = threading.Thread(
-                target=self._server.serve_forever, name="openrouter_video_mock", daemon=True
-            )
-            self._thread.start()
+        with self._starting:
+            if self._server is None:
+                self._server = _Server(self)
+                self._thread = threading.Thread(
+                    target=self._server.serve_forever,
+                    name="openrouter_video_mock",
+                    daemon=True,
+                )
+                self._thread.start()
         return self
 
     def stop(self) -> None:
@@ -7020,41 +7028,53 @@ def build_parser() -> Any:
         description="A local stand-in for OpenRouter's asynchronous video API.",
         epilog=_EXAMPLES,
     )
+
+    def value_of(name: str, text: str) -> Any:
+        option = OPTIONS[name]
+        try:
+            return checked_setting(option, from_text(option, text), _flag(name))
+        except SetupError as error:
+            parser.error(str(error))
+
     defaults = Config(port=_DEFAULT_PORT)._asdict()
     for name, option in OPTIONS.items():
         flags = [*option.get("short", ()), _flag(name)]
-        if "metavar" not in option:
-            parser.add_argument(*flags, action="store_true", help=option["help"])
-            continue
         text = option["help"]
-        default = defaults.get(name)
-        if default and not option.get("repeats"):
-            text += f" (default: {str(default).strip('()')})"
-        action = ("store", "append")[option.get("repeats", False)]
-        parser.add_argument(*flags, action=action, metavar=option["metavar"], help=text)
+        if "metavar" not in option:
+            parser.add_argument(*flags, action="store_true", help=text)
+            continue
+        action = "extend"
+        if not option.get("repeats"):
+            action = "store"
+            if defaults.get(name):
+                text += f" (default: {str(defaults[name]).strip('()')})"
+        read = functools.partial(value_of, name)
+        metavar = option["metavar"]
+        parser.add_argument(*flags, action=action, type=read, metavar=metavar, help=text)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("command", nargs="*", metavar="-- COMMAND", help="of --trial")
     return parser
 
 
-def _environment_texts(environment: Mapping[str, str]) -> Json:
-    """What the twins of the flags say, in the form that argparse gives to flags."""
+def _twins(environment: Mapping[str, str], parser: Any) -> Iterator[str]:
+    """The flags that the environment gives."""
     known = {f"{_ENVIRONMENT}{name.upper()}": name for name in OPTIONS}
-    given: Json = {}
     for variable, text in environment.items():
         if not variable.startswith(_ENVIRONMENT) or not text:
             continue
         if variable not in known:
-            raise SetupError(f"{variable}: no such setting{did_you_mean(variable, known)}")
+            parser.error(f"{variable}: no such setting{did_you_mean(variable, known)}")
         name = known[variable]
-        given[name] = text
-        if "metavar" not in OPTIONS[name]:
-            given[name] = text.lower() not in ("0", "false", "no")
-        elif name == "fault":
-            given[name] = [text]
-        elif OPTIONS[name].get("repeats"):
-            given[name] = text.split(",")
-    return given
+        option = OPTIONS[name]
+        if "metavar" not in option:
+            if text.lower() not in ("0", "false", "no"):
+                yield _flag(name)
+            continue
+        values = [text]
+        if option.get("repeats") and name != "fault":
+            values = text.split(",")
+        for value in values:
+            yield f"{_flag(name)}={value}"
 
 
 def read_settings(
@@ -7062,25 +7082,8 @@ def read_settings(
 ) -> tuple[Json, Json]:
     """Settings and commands: of the command line, else of the environment.  Exit 2 for bad ones."""
     parser = build_parser()
-    given: Json = {}
-    try:
-        given = _environment_texts(environment)
-        given.update(vars(parser.parse_args(argv)))
-        for name in [name for name in OPTIONS if name in given]:
-            option = OPTIONS[name]
-            text = given[name]
-            if option.get("repeats"):
-                values = [from_text(option, part) for part in text]
-                # --fault takes a list as well
-                given[name] = [v for value in values for v in _as_list(value)]
-            else:
-                given[name] = from_text(option, text)
-            if name not in COMMANDS:
-                given[name] = checked_setting(name, given[name], _flag(name))
-            elif not option.get("repeats"):
-                checked(option, given[name], _flag(name))
-    except SetupError as error:
-        parser.error(str(error))
+    twins = parser.parse_args(list(_twins(environment, parser)))
+    given = {**vars(twins), **vars(parser.parse_args(argv))}
     commands = {name: given.pop(name, None) for name in (*COMMANDS, "command")}
     for name, needed in (("wait", "check"), ("report", "trial"), ("trial_only", "trial")):
         if commands[name] is not None and not commands[needed]:
@@ -7099,41 +7102,44 @@ def main(
 ) -> int:
     """Run the command line until SIGINT or SIGTERM; the exit status."""
     out = stdout or sys.stdout
-    log = _Log(stderr or sys.stderr)
-    settings, commands = read_settings(
-        argv, os.environ if environment is None else environment
-    )
+    if environment is None:
+        environment = os.environ
+    settings, commands = read_settings(argv, environment)
     config = Config(**settings)
+
+    def say(line: str) -> None:
+        _print(printable(line), stderr or sys.stderr)
+
     if commands["check"]:
-        return check_health(config, commands["wait"] or 0, log.say)
+        return check_health(config, commands["wait"] or 0, say)
     if commands["validate"]:
-        return validate(config, out, log.say)
+        return validate(config, out, say)
     if commands["trial"]:
         with _interruptible():
-            return run_trials(settings, commands, out, log.say)
+            return run_trials(settings, commands, out, say)
         return 1
-    with _interruptible(), log:
+    with _interruptible(), _by_a_thread(say) as say_soon:
         try:
             server = MockServer(**settings)
             if not commands["quiet"]:
-                server.log = log.say_soon
+                server.log = say_soon
             if commands["verbose"]:
-                server.debug = log.say_soon
-            server.notice = log.say_soon
+                server.debug = say_soon
+            server.notice = say_soon
             server.start()
         except (SetupError, OSError) as error:
-            log.say(reason_of(error))
+            say(reason_of(error))
             return 1
         try:
             for note in (*server.store.loaded.notes, server.store.loaded.catalogue):
-                log.say(note)
+                say(note)
             if config.record:
                 where = f"{config.upstream} with the client's key: that costs real money"
-                log.say(f"recording: what no fixture takes goes to {where}")
+                say(f"recording: what no fixture takes goes to {where}")
             _serve(server, out, commands["until_stdin_closes"])
         finally:
             if not commands["quiet"]:
-                say_findings(server.findings(), log.say_soon)
+                say_findings(server.findings(), say_soon)
             server.close()
     return 0
 
@@ -7197,15 +7203,15 @@ def run_trials(settings: Json, commands: Json, out: TextIO, say: Say) -> int:
     rows: list[Json] = []
     pool = concurrent.futures.ThreadPoolExecutor(commands["trial_jobs"] or os.cpu_count())
     try:
-        _write_report(commands["report"], rows)  # before all the work
-        run = functools.partial(_run_trial, settings, commands, running)
-        for row in pool.map(run, names):
-            rows.append(row)
-            for line in _trial_lines(row, coloured):
-                _print(line, out)
-        _write_report(commands["report"], rows)
+        with open(commands["report"] or os.devnull, "w", encoding="utf-8") as report:
+            run = functools.partial(_run_trial, settings, commands, running)
+            for row in pool.map(run, names):
+                rows.append(row)
+                for line in _trial_lines(row, coloured):
+                    _print(line, out)
+            json.dump(rows, report, indent=2)
     except (SetupError, OSError) as error:
-        say(printable(reason_of(error)))
+        say(reason_of(error))
         return 1
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -7221,24 +7227,17 @@ def run_trials(settings: Json, commands: Json, out: TextIO, say: Say) -> int:
     return int(bool(failed))
 
 
-def _write_report(path: str | None, rows: list[Json]) -> None:
-    if path:
-        try:
-            with open(path, "w", encoding="utf-8") as file:
-                json.dump(rows, file, indent=2)
-        except OSError as error:
-            raise SetupError(f"{path}: {error.strerror}") from None
-
-
 def _run_trial(settings: Json, commands: Json, running: set[int], name: str) -> Json:
     import subprocess
+    import tempfile
 
     key = next(iter(settings.get("api_key", ())), "sk-or-trial")
     started = _monotonic()
+    status: int | None = None
     stopped_after = 0.0
-    command = commands["command"]
     timeout = commands["trial_timeout"] or 30.0
-    with MockServer(**{**settings, "port": 0, "trial": name}) as mock:
+    mock = MockServer(**{**settings, "port": 0, "trial": name})
+    with mock, tempfile.TemporaryFile() as output:
         environment = {
             **os.environ,
             "OPENROUTER_BASE_URL": mock.url,
@@ -7247,24 +7246,19 @@ def _run_trial(settings: Json, commands: Json, running: set[int], name: str) -> 
             "OPENAI_API_KEY": key,
             "OPENROUTER_VIDEO_MOCK": mock.origin,
         }
-        try:
-            process = subprocess.Popen(
-                [part.replace("{url}", mock.url).replace("{key}", key) for part in command],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise SetupError(f"{command[0]}: {error.strerror}") from None
-        running.add(process.pid)
-        output = bytearray()
-        reader = threading.Thread(
-            target=_keep_tail, args=(process.stdout, output), daemon=True
+        command = [
+            part.replace("{url}", mock.url).replace("{key}", key)
+            for part in commands["command"]
+        ]
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
-        reader.start()
-        status: int | None = None
+        running.add(process.pid)
         try:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -7272,22 +7266,15 @@ def _run_trial(settings: Json, commands: Json, running: set[int], name: str) -> 
         _end_group(process.pid)
         process.wait()
         running.discard(process.pid)
-        reader.join(1)  # what has left the group may hold its end for longer
+        output.seek(max(0, output.seek(0, os.SEEK_END) - _KEPT_OUTPUT))
         return {
             "trial": name,
             "says": TRIALS[name].says,
             "exit": status,
             "seconds": round(_monotonic() - started, 1),
             **mock.judge(status == 0, stopped_after),
-            "output": output.decode("utf-8", "replace"),
+            "output": output.read().decode("utf-8", "replace"),
         }
-
-
-def _keep_tail(stream: Any, kept: bytearray) -> None:
-    """Read a command's output to its end, and keep the end of it."""
-    while block := stream.read1(65_536):
-        kept += block
-        del kept[:-_KEPT_OUTPUT]
 
 
 _KEPT_OUTPUT = 65_536  # bytes of a command's output in a trial
@@ -7315,9 +7302,7 @@ def _trial_lines(row: Json, coloured: bool) -> Iterator[str]:
 def validate(config: Config, out: TextIO, say: Say) -> int:
     """Read the fixtures and say all that is wrong; 0 if nothing is."""
     try:
-        loaded = load_fixtures(config.fixtures)
-        for fault in config.fault:
-            fault_from_json(fault)
+        loaded = VideoMock(config).store.loaded
     except SetupError as error:
         for problem in error.problems:
             say(problem)
@@ -7333,59 +7318,51 @@ def _print(line: str, stream: TextIO | None) -> None:
         print(line, file=stream, flush=True)
 
 
-class _Log:
-    """Lines for stderr.
+@contextlib.contextmanager
+def _by_a_thread(say: Say) -> Iterator[Say]:
+    """Have a thread say what comes while the mock serves.
 
-    A thread writes what comes while the mock serves: who started it may never read the pipe,
-    and a full pipe must stop neither requests nor the end.  What does not fit is dropped.
+    Who started it may never read stderr, and a full pipe must stop neither requests nor the
+    end.  What does not fit is dropped.
     """
+    lines: queue.Queue[str] = queue.Queue(maxsize=10_000)  # "" is the last one
 
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-        # None is the last one.
-        self._lines: queue.Queue[str | None] = queue.Queue(maxsize=10_000)
-        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+    def say_all() -> None:
+        for line in iter(lines.get, ""):
+            say(line)
 
-    def say(self, line: str) -> None:
-        _print(printable(line), self._stream)
-
-    def say_soon(self, line: str | None) -> None:
+    def say_soon(line: str) -> None:
         with contextlib.suppress(queue.Full):
-            self._lines.put_nowait(line)
+            lines.put_nowait(line)
 
-    def _write(self) -> None:
-        for line in iter(self._lines.get, None):
-            self.say(line)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.say_soon(None)
-        self._thread.join(0.2)  # to write what is left
+    thread = threading.Thread(target=say_all, name="log", daemon=True)
+    thread.start()
+    try:
+        yield say_soon
+    finally:
+        say_soon("")
+        thread.join(0.2)  # to say what is left
 
 
 def check_health(config: Config, wait: float, say: Say) -> int:
     """Ask the mock that these settings would start; 0 once it answers, 1 if it does not in time."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
     end = _monotonic() + wait
-    of_another = contextlib.suppress(ValueError, TypeError, LookupError)  # server's answer
+    connection = http.client.HTTPConnection(config.host, config.port, timeout=2)
+    if config.cert:  # its own, so there is nothing to verify it by
+        connection = http.client.HTTPSConnection(
+            config.host, config.port, timeout=2, context=ssl._create_unverified_context()
+        )
     while True:
-        connection = http.client.HTTPConnection(host, config.port, timeout=2)
-        if config.cert:  # its own, so there is nothing to verify it by
-            connection = http.client.HTTPSConnection(
-                host, config.port, timeout=2, context=ssl._create_unverified_context()
-            )
         reason = "something else answers there"
         try:
-            with contextlib.closing(connection), of_another:
+            with contextlib.closing(connection):
                 connection.request("GET", "/health")
-                if json.loads(connection.getresponse().read(65_536))["status"] == "ok":
+                if connection.getresponse().read(15) == b'{"status":"ok",':
                     return 0
         except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
+            reason = str(error)
         if _monotonic() >= end:
-            say(f"no mock on {host}:{config.port}: {reason}")
+            say(f"no mock on {config.host}:{config.port}: {reason}")
             return 1
         time.sleep(0.05)
 
