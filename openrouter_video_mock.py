@@ -6442,9 +6442,8 @@ ANSWER_SECONDS = 60.0  # for a block of an answer to be taken
 LINGER_SECONDS = 2.0
 _SLOW_MS = 50.0  # after so long the client may have gone
 TURN_SECONDS = 0.008  # for which a request waits for others
-LOOK_SECONDS = 1.0  # how often the deadlines of all connections are looked at
 
-_REQUEST_LINE = r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])"
+_REQUEST_LINE = r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])"
 _HEADER = r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)"
 _HOST = r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
 _CHUNK = r"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e]*)?"
@@ -6472,19 +6471,19 @@ def parse_head(head: bytes) -> Head:
     match = re.fullmatch(_REQUEST_LINE, request_line)
     if not match:
         raise ApiError(400, "Malformed request line")
-    method, target, major, minor = match.groups()
-    if major != "1":
+    method, target, version = match.groups()
+    if version not in ("1.0", "1.1"):
         raise ApiError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here")
     headers = _parse_headers(lines)
-    http_1_0 = minor == "0"
+    http_1_0 = version == "1.0"
     if target[0] != "/" and target != "*":
         # The absolute form; RFC 9112, 3.2.2: its host wins.
         match = re.fullmatch("(?i:https?)://([^/?]*)(.*)", target)
         if not match:
             raise ApiError(400, "Malformed request target")
         headers["host"], target = match.groups()
-    default_host = "localhost" * http_1_0
-    if not re.fullmatch(_HOST, headers.get("host", default_host)):
+    host = headers.get("host", "localhost" * http_1_0)
+    if not re.fullmatch(_HOST, host):
         raise ApiError(400, "Missing or malformed Host header")
     if headers.get("expect", "100-continue").lower() != "100-continue":
         raise ApiError(417)
@@ -6771,6 +6770,12 @@ def _answer_head(
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
+_NO_THREAD = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+    b"Connection: close\r\n\r\n" + error_response(ApiError(503)).body
+)  # the answer, if there is none to be had
+
+
 class _Server(ThreadingHTTPServer):
     """Accepts connections, each of which gets a thread; its own thread watches their deadlines."""
 
@@ -6783,7 +6788,6 @@ class _Server(ThreadingHTTPServer):
         self.max_body_bytes = int(config.max_body_mb * 1_000_000)
         self.connections: set[_Adapter] = set()
         self.threads = Threads("connection", mock.report)
-        self._next_look = 0.0
         self._turn = threading.Lock()
         if ":" in config.host:
             self.address_family = socket.AF_INET6
@@ -6819,12 +6823,9 @@ class _Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self.threads.start(self.process_request_thread, request, client_address):
-            answer = error_response(ApiError(503))
-            now = int(_real_time())
-            head = _answer_head(503, answer.headers, len(answer.body), False, False, now)
             with contextlib.suppress(OSError):
                 # Not SSLSocket's, which would wait here for a handshake.
-                socket.socket.sendall(request, head + answer.body)
+                socket.socket.sendall(request, _NO_THREAD)
             self.shutdown_request(request)
 
     def take_turn(self) -> threading.Lock:
@@ -6840,10 +6841,8 @@ class _Server(ThreadingHTTPServer):
         return turn
 
     def service_actions(self) -> None:
+        """Look at the deadlines: after each new connection, and twice a second."""
         now = _monotonic()
-        if now < self._next_look:
-            return
-        self._next_look = now + LOOK_SECONDS
         for connection in list(self.connections):
             if now > connection.deadline:
                 shut_down(connection.request, connection.ends)
@@ -6983,7 +6982,7 @@ COMMANDS: dict[str, Json] = json.loads("""{
   "validate": {"type": "boolean",
     "help": "read the fixtures, say all that is wrong with them, and exit"},
   "check": {"type": "boolean", "help": "ask a running mock for its health: exit 0 or 1"},
-  "wait": {"type": "number", "minimum": 0, "metavar": "S",
+  "wait": {"type": "number", "minimum": 0, "metavar": "S", "needs": "check",
     "help": "with --check: try for this many seconds"},
   "until_stdin_closes": {"type": "boolean",
     "help": "end when standard input does, as it does with the parent process"},
@@ -6991,15 +6990,15 @@ COMMANDS: dict[str, Json] = json.loads("""{
     "help": "run the command after -- once in each trial, and say whether it survives production"},
   "trial_timeout": {"type": "number", "minimum": 0.1, "metavar": "S",
     "help": "how long the command may take in one trial (default: 30)"},
-  "trial_only": {"type": "string", "repeats": true, "metavar": "NAME",
+  "trial_only": {"type": "string", "repeats": true, "metavar": "NAME", "needs": "trial",
     "help": "this trial only, repeatable"},
   "trial_jobs": {"type": "int", "minimum": 1, "metavar": "N",
     "help": "trials at once (default: the number of cores)"},
-  "report": {"type": "string", "metavar": "FILE",
+  "report": {"type": "string", "metavar": "FILE", "needs": "trial",
     "help": "with --trial: write the verdicts as JSON"},
   "quiet": {"type": "boolean", "short": ["-q"], "help": "no line per request"},
   "verbose": {"type": "boolean", "short": ["-v"], "help": "a line for lost connections too"}
-}""")  # like SETTINGS, for what is no setting of a mock
+}""")  # like SETTINGS, for what is no setting of a mock; `needs`: goes with this one only
 _EXAMPLES = f"""Every flag has a twin in the environment, such as {_ENVIRONMENT}PORT=9000;
 repeatable ones are separated by commas there, and {_ENVIRONMENT}FAULT is a JSON object or list.
 
@@ -7043,11 +7042,10 @@ def build_parser() -> Any:
         if "metavar" not in option:
             parser.add_argument(*flags, action="store_true", help=text)
             continue
-        action = "extend"
-        if not option.get("repeats"):
-            action = "store"
-            if defaults.get(name):
-                text += f" (default: {str(defaults[name]).strip('()')})"
+        action = ("store", "extend")[option.get("repeats", False)]
+        default = defaults.get(name)
+        if default and action == "store":
+            text += f" (default: {str(default).strip('()')})"
         read = functools.partial(value_of, name)
         metavar = option["metavar"]
         parser.add_argument(*flags, action=action, type=read, metavar=metavar, help=text)
@@ -7085,7 +7083,8 @@ def read_settings(
     twins = parser.parse_args(list(_twins(environment, parser)))
     given = {**vars(twins), **vars(parser.parse_args(argv))}
     commands = {name: given.pop(name, None) for name in (*COMMANDS, "command")}
-    for name, needed in (("wait", "check"), ("report", "trial"), ("trial_only", "trial")):
+    for name, option in COMMANDS.items():
+        needed = option.get("needs", name)
         if commands[name] is not None and not commands[needed]:
             parser.error(f"{_flag(name)} goes with {_flag(needed)}")
     if bool(commands["command"]) != bool(commands["trial"]):
@@ -7156,23 +7155,18 @@ def say_findings(found: list[Json], say: Say) -> None:
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM end what is inside, whatever they interrupt; one of them is enough."""
-    before: dict[signal.Signals, Any] = {}
+    numbers = (signal.SIGINT, signal.SIGTERM)
 
     def leave(*_: Any) -> None:
-        for number in before:
+        for number in numbers:  # SIG_IGN would complain of one that has come already
             signal.signal(number, lambda *_: None)
         raise KeyboardInterrupt
 
-    try:
+    with contextlib.ExitStack() as stack, contextlib.suppress(KeyboardInterrupt):
         with contextlib.suppress(ValueError):  # only the main thread gets signals
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, leave)
+            for number in numbers:
+                stack.callback(signal.signal, number, signal.signal(number, leave))
         yield
-    except KeyboardInterrupt:
-        pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _serve(server: MockServer, out: TextIO, until_stdin_closes: bool) -> None:
@@ -7368,8 +7362,5 @@ def check_health(config: Config, wait: float, say: Say) -> int:
 
 
 if __name__ == "__main__":
-    _status = main()
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stdout.flush()
     # At once: no waiting for connections, and no thread left to trip over a closing interpreter.
-    os._exit(_status)
+    os._exit(main())
