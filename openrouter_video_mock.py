@@ -6667,8 +6667,7 @@ class _Adapter(socketserver.BaseRequestHandler):
             self.buffer = self.receive().lstrip(b"\r\n")
         self.allow(REQUEST_SECONDS)
         if self.buffer.startswith(b"\x16"):
-            text = "A TLS hello: this port speaks plain http only, see --cert"
-            raise ApiError(400, text)
+            raise ApiError(400, "A TLS hello: this port speaks plain http only, see --cert")
         self.receive_until(b"\r\n", MAX_LINE_BYTES, 414)
         self.receive_until(b"\r\n\r\n", MAX_HEAD_BYTES, 431)
         head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
@@ -6935,8 +6934,9 @@ class MockServer(VideoMock):
     def origin(self) -> str:
         """Scheme, host and port: http://127.0.0.1:49152."""
         if self._server is None:
-            text = "the mock is not running: use `with MockServer() as mock:` or start()"
-            raise RuntimeError(text)
+            raise RuntimeError(
+                "the mock is not running: use `with MockServer() as mock:` or start()"
+            )
         host, port = map(str, self._server.server_address[:2])
         if ":" in host:
             host = f"[{host}]"
@@ -7080,8 +7080,9 @@ def read_settings(
 ) -> tuple[Json, Json]:
     """Settings and commands: of the command line, else of the environment.  Exit 2 for bad ones."""
     parser = build_parser()
+    given = vars(parser.parse_args(argv))
     twins = parser.parse_args(list(_twins(environment, parser)))
-    given = {**vars(twins), **vars(parser.parse_args(argv))}
+    given = {**vars(twins), **given}
     commands = {name: given.pop(name, None) for name in (*COMMANDS, "command")}
     for name, option in COMMANDS.items():
         needed = option.get("needs", name)
@@ -7133,8 +7134,10 @@ def main(
             for note in (*server.store.loaded.notes, server.store.loaded.catalogue):
                 say(note)
             if config.record:
-                where = f"{config.upstream} with the client's key: that costs real money"
-                say(f"recording: what no fixture takes goes to {where}")
+                say(
+                    f"recording: what no fixture takes goes to {config.upstream} "
+                    "with the client's key: that costs real money"
+                )
             _serve(server, out, commands["until_stdin_closes"])
         finally:
             if not commands["quiet"]:
@@ -7285,9 +7288,8 @@ def _trial_lines(row: Json, coloured: bool) -> Iterator[str]:
         word = f"\x1b[{(31, 32)[row['passed']]}m{word}\x1b[0m"
     yield f"{word}  {row['trial']:17}{row['seconds']:5.1f} s  {row['says']}: {row['reason']}"
     for text in row["findings"]:
-        if row["reason"] in text:
-            continue
-        yield printable(f"{'':24}{text}")
+        if row["reason"] not in text:
+            yield printable(f"{'':24}{text}")
     if not row["passed"]:
         for line in row["output"].splitlines()[-8:]:
             yield printable(f"{'':8}| {line}")
@@ -7296,7 +7298,7 @@ def _trial_lines(row: Json, coloured: bool) -> Iterator[str]:
 def validate(config: Config, out: TextIO, say: Say) -> int:
     """Read the fixtures and say all that is wrong; 0 if nothing is."""
     try:
-        loaded = VideoMock(config).store.loaded
+        loaded = Store(config, _real_time).loaded
     except SetupError as error:
         for problem in error.problems:
             say(problem)
