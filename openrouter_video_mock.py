@@ -6793,8 +6793,8 @@ class _Server(ThreadingHTTPServer):
         try:
             super().__init__((config.host, config.port), _Adapter)
         except (OSError, UnicodeError) as error:
-            text = f"cannot listen on {config.host}:{config.port}: {reason_of(error)}"
-            raise OSError(getattr(error, "errno", None), text) from None
+            where = f"{config.host}:{config.port}"
+            raise OSError(f"cannot listen on {where}: {reason_of(error)}") from error
 
     def server_bind(self) -> None:
         """Bind the socket, whose options and TLS all connections inherit."""
@@ -7096,14 +7096,12 @@ def read_settings(
 def main(
     argv: Sequence[str] | None = None,
     *,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] = os.environ,
     stdout: TextIO | None = None,
     stderr: TextIO | None = None,
 ) -> int:
     """Run the command line until SIGINT or SIGTERM; the exit status."""
     out = stdout or sys.stdout
-    if environment is None:
-        environment = os.environ
     settings, commands = read_settings(argv, environment)
     config = Config(**settings)
 
@@ -7309,9 +7307,10 @@ def validate(config: Config, out: TextIO, say: Say) -> int:
     return 0
 
 
-def _print(line: str, stream: TextIO | None) -> None:
+def _print(line: str, stream: Any) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, full or none
-        print(line, file=stream, flush=True)
+        stream.write(f"{line}\n")
+        stream.flush()
 
 
 @contextlib.contextmanager
