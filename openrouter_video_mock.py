@@ -64,7 +64,6 @@ import math
 import os
 import queue
 import re
-import selectors
 import signal
 import socket
 import socketserver
@@ -6264,8 +6263,8 @@ def log_line(request: Request) -> str:
 # Threads: the server's own accepts, and looks at deadlines; each connection has one, which
 # reads, has the mock answer, and writes; the courier has its own (section 7).
 
+MAX_LINE_BYTES = 8_192  # of a request line, and of one in a body
 MAX_HEAD_BYTES = 65_536
-MAX_TARGET_BYTES = 8_192
 IDLE_SECONDS = 75.0  # between two requests of a connection
 REQUEST_SECONDS = 30.0  # for a head to come whole; for a body's next bytes
 SLOWEST_BYTES = 1_024  # a second, of a body that comes slowly for longer
@@ -6274,18 +6273,11 @@ ANSWER_SECONDS = 60.0  # for a block of an answer to be taken
 LINGER_SECONDS = 2.0
 _SLOW_MS = 50.0  # after so long the client may have gone
 TURN_SECONDS = 0.008  # for which a request waits for others
-LOOK_SECONDS = 1.0  # how often the deadlines of all connections are looked at
 
-_REQUEST_LINE = r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])"
+_REQUEST_LINE = r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])"
 _HEADER = r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)"
 _HOST = r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
-_ONLY_ONCE = {
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "authorization",
-    "content-type",
-}
+_CHUNK = r"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e]*)?"
 
 
 class Head(NamedTuple):
@@ -6310,30 +6302,30 @@ def parse_head(head: bytes) -> Head:
     match = re.fullmatch(_REQUEST_LINE, request_line)
     if not match:
         raise ApiError(400, "Malformed request line")
-    method, target, major, minor = match.groups()
-    if major != "1":
+    method, target, version = match.groups()
+    if version not in ("1.0", "1.1"):
         raise ApiError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here")
-    if len(target) > MAX_TARGET_BYTES:
-        raise ApiError(414)
     headers = _parse_headers(lines)
-    http_1_0 = minor == "0"
+    http_1_0 = version == "1.0"
     if target[0] != "/" and target != "*":
-        headers["host"], target = _split_absolute(target)
-    default_host = "localhost" * http_1_0
-    if not re.fullmatch(_HOST, headers.get("host", default_host)):
+        # The absolute form; RFC 9112, 3.2.2: its host wins.
+        match = re.fullmatch("(?i:https?)://([^/?]*)(.*)", target)
+        if not match:
+            raise ApiError(400, "Malformed request target")
+        headers["host"], target = match.groups()
+    host = headers.get("host", "localhost" * http_1_0)
+    if not re.fullmatch(_HOST, host):
         raise ApiError(400, "Missing or malformed Host header")
     if headers.get("expect", "100-continue").lower() != "100-continue":
         raise ApiError(417)
-    connection = headers.get("connection", "").lower()
-    keep_alive = "close" not in connection
-    if http_1_0:
-        keep_alive = "keep-alive" in connection
+    keep_alive = not http_1_0 and "close" not in headers.get("connection", "").lower()
     path, _, query = target.partition("?")
     length = _body_length(headers, http_1_0)
-    return Head(method, path, query, headers, keep_alive, http_1_0, length)
+    return Head(method, path or "/", query, headers, keep_alive, http_1_0, length)
 
 
 def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
+    """Headers or trailers; of several of one name the values are joined."""
     headers: dict[str, str] = {}
     for line in lines:
         match = re.fullmatch(_HEADER, line)
@@ -6341,66 +6333,50 @@ def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
             raise ApiError(400, "Malformed header")
         name = match[1].lower()
         value = match[2].rstrip(" \t")
-        if name in headers and name in _ONLY_ONCE:
-            raise ApiError(400, f"More than one {name} header")
         if name in headers:
             value = f"{headers[name]}, {value}"
         headers[name] = value
     return headers
 
 
-def _split_absolute(target: str) -> tuple[str, str]:
-    """Authority and path of a target in absolute form; RFC 9112, 3.2.2: it wins over Host."""
-    scheme, _, rest = target.partition("://")
-    if scheme.lower() not in ("http", "https"):
-        raise ApiError(400, "Malformed request target")
-    authority = re.split("[/?]", rest, maxsplit=1)[0]
-    path = rest[len(authority) :]
-    if not path.startswith("/"):
-        path = f"/{path}"
-    return authority, path
-
-
 def _body_length(headers: Mapping[str, str], http_1_0: bool) -> int | None:
-    length = headers.get("content-length")
     encoding = headers.get("transfer-encoding")
-    if encoding is not None:
-        if length is not None or http_1_0 or encoding.lower() != "chunked":
-            text = "Transfer-Encoding must be chunked, alone, and not in HTTP/1.0"
-            raise ApiError(400, text)
-        return None
-    if length is None:
-        return 0
-    if not re.fullmatch("[0-9]{1,18}", length):
-        raise ApiError(400, "Malformed Content-Length")
-    return int(length)
+    if encoding is None:
+        length = headers.get("content-length", "0")
+        if not re.fullmatch("[0-9]{1,18}", length):
+            raise ApiError(400, "Malformed Content-Length")
+        return int(length)
+    if encoding.lower() != "chunked" or "content-length" in headers or http_1_0:
+        raise ApiError(400, "Transfer-Encoding must be chunked, alone, and not in HTTP/1.0")
+    return None
 
 
 class _Adapter(socketserver.BaseRequestHandler):
     """One connection, in a thread of its own: reads requests, writes answers.
 
     Its socket blocks without a timeout: the server's thread looks at `deadline` and ends what
-    has passed it, however slowly the bytes drip.
+    has passed it, however slowly the bytes drip.  Of a request it ends the reading only, which
+    leaves the adapter able to answer 408.
     """
 
     server: Any  # a _Server
     request: socket.socket
     buffer = b""  # received and not yet read
     deadline = math.inf
-    sending = False  # an answer; else a reader is left able to answer 408
+    ends = socket.SHUT_RD  # what is shut down then
 
     def handle(self) -> None:
         """Answer requests until one of both has had enough."""
         self.server.connections.add(self)
         try:
-            with contextlib.suppress(OSError):  # gone already
-                self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while self.serve_one():
                 pass
-            self.linger()
         except OSError as error:
             self.server.mock.debug(f"{self.client_address[0]} went away: {error!r}")
+        except Exception as error:
+            self.server.mock.report(error)
         finally:
+            self.linger()
             self.server.connections.discard(self)
 
     def serve_one(self) -> bool:
@@ -6418,146 +6394,133 @@ class _Adapter(socketserver.BaseRequestHandler):
         turn = self.server.take_turn()
         try:
             return self.answer(request, head)
+        except OSError:
+            request.note.delivered = False
+            raise
         finally:
             turn.release()
 
-    def answer(self, request: Request, head: Head) -> bool:
-        """Have a request answered, and send that; whether another may follow."""
-        note = request.note
-        response = self.server.mock.handle(request)
-        if not response.status:
-            note.delivered = False
-            raise ConnectionAbortedError("dropped as ordered")
-        framed = response.stream is None or response.length is not None or not head.http_1_0
-        keep_alive = head.keep_alive and framed and request.refusal is None
-        self.sending = True
-        try:
-            self.send_answer(response, head, keep_alive, note)
-        except OSError:
-            note.delivered = False
-            raise
-        self.sending = False
-        return keep_alive and note.delivered is True
+    def allow(self, seconds: float, ends: int = socket.SHUT_RD) -> None:
+        self.deadline = _monotonic() + seconds
+        self.ends = ends
 
     # ---- Writing
 
-    def send_answer(
-        self, response: Response, head: Head, keep_alive: bool, note: Note
-    ) -> None:
-        """Send an answer, a small one at once; the note tells whether it is delivered whole.
+    def answer(self, request: Request, head: Head) -> bool:
+        """Have a request answered, and send that; whether another may follow.
 
-        It does before the last bytes leave: who has them may ask for it at once.
+        The note tells that the answer is delivered before its last bytes leave: who has them
+        may ask for it at once.
         """
+        note = request.note
+        response = self.server.mock.handle(request)
+        if not response.status:
+            raise ConnectionAbortedError("dropped as ordered")
         # It may have closed its half only, and read on: the answer is sent anyway.
         gone = note.ms > _SLOW_MS and self.is_gone()
+        keep_alive = head.keep_alive and request.refusal is None and not gone
+        at_once = response.live or response.truncate is not None
+        unsent = b""
+        for piece in self.pieces(response, head, keep_alive):
+            unsent += piece
+            if at_once or len(unsent) >= _BLOCK_BYTES:
+                self.send(unsent)
+                unsent = b""
+        note.delivered = not gone
+        self.send(unsent)
+        return keep_alive
+
+    def pieces(self, response: Response, head: Head, keep_alive: bool) -> Iterator[bytes]:
+        """An answer as it goes over the wire."""
         stream = response.stream
         length = response.length
         if stream is None:
             stream = iter((response.body,))
             length = len(response.body)
-        chunked = length is None and not head.http_1_0
-        cut = response.truncate is not None
-        # Node takes a cut of a stream for its end if a close was announced.
-        closes = not keep_alive or gone or (cut and response.stream is None)
-        form = (response.status, response.headers, length, not closes, head.http_1_0)
-        unsent = _answer_head(*form, int(_real_time()))
+        form = (response.status, response.headers, length, keep_alive, head.http_1_0)
+        yield _answer_head(*form, int(_real_time()))
         if head.method == "HEAD":
-            note.delivered = not closes
-            self.send(unsent)
             return
-        room = response.truncate
-        if room is None:
-            room = sys.maxsize
-        sent = 0
+        if response.truncate is not None:
+            stream = self.cut(stream, response.truncate, response.stall)
+        if length is not None or head.http_1_0:
+            yield from stream
+            return
         for block in stream:
-            part = block[:room]
-            if chunked and block:
-                unsent += b"%x\r\n" % len(block)
-            unsent += part
-            if len(part) < len(block):
-                # A cut leaves neither the chunk nor the body its end.
-                if not response.stall:
-                    note.delivered = False
-                self.send(unsent)
-                self.stall(response.stall)
-                note.delivered = False
-                return
-            if chunked and block:
-                unsent += b"\r\n"
-            room -= len(part)
-            sent += len(part)
-            if response.live or len(unsent) >= _BLOCK_BYTES:
-                self.send(unsent)
-                unsent = b""
-        if chunked:
-            unsent += b"0\r\n\r\n"
-        note.delivered = length in (None, sent) and not gone
-        self.send(unsent)
+            if block:  # an empty chunk would be the last
+                yield b"%x\r\n%b\r\n" % (len(block), block)
+        yield b"0\r\n\r\n"
+
+    def cut(self, stream: Iterator[bytes], room: int, seconds: float) -> Iterator[bytes]:
+        """So many bytes, then silence, then the end of the connection."""
+        for block in stream:
+            yield block[:room]
+            room -= len(block)
+            if room < 0:
+                self.stall(seconds)
+                raise ConnectionAbortedError("cut as ordered")
 
     def is_gone(self) -> bool:
         """Whether the client has closed the connection, or its half of it."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.request, selectors.EVENT_READ)
-            if isinstance(self.request, ssl.SSLSocket) or not selector.select(0):
-                return False
-        return not self.request.recv(1, socket.MSG_PEEK)
+        self.request.setblocking(False)
+        try:
+            # Not SSLSocket's, which cannot peek.
+            return not socket.socket.recv(self.request, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        finally:
+            self.request.setblocking(True)
 
     def send(self, data: bytes) -> None:
         for start in range(0, len(data), _BLOCK_BYTES):
-            self.deadline = _monotonic() + ANSWER_SECONDS
+            self.allow(ANSWER_SECONDS, socket.SHUT_RDWR)
             self.request.sendall(data[start : start + _BLOCK_BYTES])
 
     def stall(self, seconds: float) -> None:
         """Be silent until the client goes or the time is over."""
-        self.deadline = _monotonic() + seconds
+        self.allow(seconds)
         while _monotonic() < self.deadline and self.request.recv(65_536):
             pass
 
     def linger(self) -> None:
         """Close so that the client can read the answer first: what it still sends is taken."""
         shut_down(self.request, socket.SHUT_WR)
-        self.stall(LINGER_SECONDS)
+        with contextlib.suppress(OSError):  # gone already
+            self.stall(LINGER_SECONDS)
 
     # ---- Reading
 
-    def receive(self, begun: bool = True) -> bytes:
-        """What comes next of a request; 408 if it has begun and does not go on in time."""
-        data = self.request.recv(65_536)
+    def read_head(self) -> Head:
+        """The next head; RFC 9112, 2.2: empty lines before it are skipped."""
+        self.allow(IDLE_SECONDS, socket.SHUT_RDWR)
+        self.buffer = self.buffer.lstrip(b"\r\n")
+        while not self.buffer:
+            self.buffer = self.receive().lstrip(b"\r\n")
+        self.allow(REQUEST_SECONDS)
+        if self.buffer.startswith(b"\x16"):
+            raise ApiError(400, "A TLS hello: this port speaks plain http only, see --cert")
+        self.receive_until(b"\r\n", MAX_LINE_BYTES, 414)
+        self.receive_until(b"\r\n\r\n", MAX_HEAD_BYTES, 431)
+        head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
+        return parse_head(head)
+
+    def receive(self, most: int = 8_192) -> bytes:
+        """What comes next; 408 if a request has begun and does not go on in time."""
+        data = self.request.recv(most)
         if data:
             return data
-        if begun and _monotonic() > self.deadline:
+        if self.ends == socket.SHUT_RD and _monotonic() > self.deadline:
             raise ApiError(408)
         raise ConnectionAbortedError("closed")
 
-    def receive_more(self) -> None:
-        """Of a body, which may take its time as long as it moves."""
-        data = self.receive()
-        self.buffer += data
-        longest = _monotonic() + REQUEST_SECONDS
-        self.deadline = min(longest, self.deadline + len(data) / SLOWEST_BYTES)
-
-    def read_head(self) -> Head:
-        """The next head; RFC 9112, 2.2: empty lines before it are skipped."""
-        self.deadline = _monotonic() + IDLE_SECONDS
-        while True:
-            buffer = self.buffer = self.buffer.lstrip(b"\r\n")
-            end = buffer.find(b"\r\n\r\n")
-            if end >= 0 or len(buffer) > MAX_HEAD_BYTES:
-                break
-            if buffer.startswith(b"\x16\x03"):
-                text = "A TLS hello: this port speaks plain http only, see --cert"
-                raise ApiError(400, text)
-            if re.search(rb"(?<!\r)\n", buffer):
+    def receive_until(self, end: bytes, longest: int, refusal: int) -> None:
+        """Have the buffer contain this end; it is refused if that would take too many bytes."""
+        while end not in self.buffer[:longest]:
+            if len(self.buffer) >= longest:
+                raise ApiError(refusal)
+            if re.search(rb"(?<!\r)\n", self.buffer):
                 raise ApiError(400, "Line feed without carriage return")
-            if buffer:
-                self.deadline = min(self.deadline, _monotonic() + REQUEST_SECONDS)
-            self.buffer += self.receive(begun=bool(buffer))
-        if not 0 <= end <= MAX_HEAD_BYTES:
-            if b"\n" in buffer[: MAX_TARGET_BYTES + 64]:
-                raise ApiError(431)
-            raise ApiError(414)
-        self.buffer = buffer[end + 4 :]
-        return parse_head(buffer[:end])
+            self.buffer += self.receive()
 
     def read_body(self, head: Head) -> bytes:
         """The whole body, decoded; 413 before anything of one that says it is too large is read."""
@@ -6565,59 +6528,52 @@ class _Adapter(socketserver.BaseRequestHandler):
             return b""
         if (head.length or 0) > self.server.max_body_bytes:
             raise ApiError(413)
-        self.deadline = _monotonic() + REQUEST_SECONDS
-        if "expect" in head.headers and not self.buffer and not head.http_1_0:
+        self.allow(REQUEST_SECONDS)
+        if "expect" in head.headers and not head.http_1_0:
             self.request.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if head.length is None:
             return self.read_chunks()
-        return self.take(head.length)
+        return self.read_bytes(head.length)
 
-    def take(self, count: int) -> bytes:
-        parts = []
-        missing = count
-        while missing > len(self.buffer):
-            parts.append(self.buffer)
-            missing -= len(self.buffer)
-            self.buffer = b""
-            self.receive_more()
-        parts.append(self.buffer[:missing])
-        self.buffer = self.buffer[missing:]
+    def read_bytes(self, count: int) -> bytes:
+        """So many of a body, which may take its time as long as it moves."""
+        parts = [self.buffer[:count]]
+        self.buffer = self.buffer[count:]
+        count -= len(parts[0])
+        while count:
+            part = self.receive(min(count, 65_536))
+            parts.append(part)
+            count -= len(part)
+            longest = _monotonic() + REQUEST_SECONDS
+            self.deadline = min(longest, self.deadline + len(part) / SLOWEST_BYTES)
         return b"".join(parts)
 
-    def take_line(self) -> bytes:
+    def read_line(self) -> str:
         """A line of the chunked coding, without its end."""
-        while b"\n" not in self.buffer and len(self.buffer) <= 4096:
-            self.receive_more()
-        line, end, self.buffer = self.buffer.partition(b"\n")
-        if not end or not line.endswith(b"\r"):
-            raise ApiError(400, "Malformed chunk")
-        return line[:-1]
+        self.receive_until(b"\r\n", MAX_LINE_BYTES, 400)
+        line, _, self.buffer = self.buffer.partition(b"\r\n")
+        return line.decode("latin-1")
 
     def read_chunks(self) -> bytes:
         """A body in chunks (RFC 9112, 7.1); extensions and trailers are dropped."""
-        parts: list[bytes] = []
-        size = 0
+        parts = []
+        room = self.server.max_body_bytes
         while True:
-            line = self.take_line()
-            match = re.fullmatch(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e]*)?", line)
+            match = re.fullmatch(_CHUNK, self.read_line())
             if not match:
                 raise ApiError(400, "Malformed chunk")
             length = int(match[1], 16)
             if length == 0:
                 break
-            size += length
-            if size > self.server.max_body_bytes:
+            room -= length
+            if room < 0:
                 raise ApiError(413)
-            parts.append(self.take(length))
-            if self.take(2) != b"\r\n":
+            parts.append(self.read_bytes(length))
+            if self.read_line():
                 raise ApiError(400, "Malformed chunk")
-        for _ in range(100):
-            trailer = self.take_line()
-            if not trailer:
-                return b"".join(parts)
-            if not re.fullmatch(_HEADER, trailer.decode("latin-1")):
-                break
-        raise ApiError(400, "Malformed trailers")
+        for trailer in iter(self.read_line, ""):
+            _parse_headers([trailer])
+        return b"".join(parts)
 
 
 @functools.lru_cache(maxsize=256)
@@ -6641,9 +6597,13 @@ def _answer_head(
         lines.append("Transfer-Encoding: chunked")
     if not keep_alive:
         lines.append("Connection: close")
-    elif http_1_0:
-        lines.append("Connection: keep-alive")
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+_NO_THREAD = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+    b"Connection: close\r\n\r\n" + error_response(ApiError(503)).body
+)  # the answer, if there is none to be had
 
 
 class _Server(ThreadingHTTPServer):
@@ -6658,55 +6618,45 @@ class _Server(ThreadingHTTPServer):
         self.max_body_bytes = int(config.max_body_mb * 1_000_000)
         self.connections: set[_Adapter] = set()
         self.threads = Threads("connection", mock.report)
-        self._next_look = 0.0
         self._turn = threading.Lock()
-        self._tls = None
-        if config.cert:
-            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            try:
-                self._tls.load_cert_chain(config.cert, config.key or None)
-            except (OSError, ValueError) as error:
-                raise SetupError(f"cert: {config.cert}: {error}") from None
         if ":" in config.host:
             self.address_family = socket.AF_INET6
         try:
             super().__init__((config.host, config.port), _Adapter)
         except (OSError, UnicodeError) as error:
-            text = f"cannot listen on {config.host}:{config.port}: {reason_of(error)}"
-            raise OSError(getattr(error, "errno", None), text) from None
+            where = f"{config.host}:{config.port}"
+            raise OSError(f"cannot listen on {where}: {reason_of(error)}") from error
 
     def server_bind(self) -> None:
+        """Bind the socket, whose options and TLS all connections inherit."""
         # Not HTTPServer's, which asks the DNS for a name; that can take seconds.
         socketserver.TCPServer.server_bind(self)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        config = self.mock.config
+        if config.cert:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            try:
+                tls.load_cert_chain(config.cert, config.key or None)
+            except (OSError, ValueError) as error:
+                raise SetupError(f"cert: {config.cert}: {error}") from None
+            # The handshake is left to the connection's thread.
+            self.socket = tls.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
 
     def get_request(self) -> Any:
         try:
-            connection, address = super().get_request()
+            return super().get_request()
         except OSError:
             self.mock.stopping.wait(0.05)  # mostly for a file descriptor
             raise
-        if self._tls is not None:  # the handshake is done by the connection's thread
-            connection = self._tls.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
-            )
-        return connection, address
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self.threads.start(self.process_request_thread, request, client_address):
-            answer = error_response(ApiError(503))
-            now = int(_real_time())
-            head = _answer_head(503, answer.headers, len(answer.body), False, False, now)
             with contextlib.suppress(OSError):
-                if self._tls is None:  # else it has no handshake yet, and could hang here
-                    request.sendall(head + answer.body)
+                # Not SSLSocket's, which would wait here for a handshake.
+                socket.socket.sendall(request, _NO_THREAD)
             self.shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        error = sys.exc_info()[1]
-        if isinstance(error, OSError):
-            self.mock.debug(f"connection lost: {error}")
-        elif error is not None:
-            self.mock.report(error)
 
     def take_turn(self) -> threading.Lock:
         """The turn to answer, taken: one request after the other, as long as that is quick.
@@ -6721,16 +6671,11 @@ class _Server(ThreadingHTTPServer):
         return turn
 
     def service_actions(self) -> None:
+        """Look at the deadlines: after each new connection, and twice a second."""
         now = _monotonic()
-        if now < self._next_look:
-            return
-        self._next_look = now + LOOK_SECONDS
         for connection in list(self.connections):
             if now > connection.deadline:
-                how = socket.SHUT_RD
-                if connection.sending:
-                    how = socket.SHUT_RDWR
-                shut_down(connection.request, how)
+                shut_down(connection.request, connection.ends)
 
     def stop(self) -> None:
         """Stop accepting, then end all connections."""
@@ -6743,8 +6688,12 @@ class _Server(ThreadingHTTPServer):
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, without the number that an OSError begins with."""
-    return getattr(error, "strerror", None) or str(error)
+    """What went wrong, and with which file, without the number that an OSError begins with."""
+    reason = getattr(error, "strerror", None) or str(error)
+    filename = getattr(error, "filename", None)
+    if filename:
+        reason = f"{filename}: {reason}"
+    return reason
 
 
 class MockServer(VideoMock):
@@ -6766,11 +6715,6 @@ class MockServer(VideoMock):
         super().__init__(Config(**settings))
         self._starting = threading.Lock()
 
-    def __repr__(self) -> str:
-        if self._server is None:
-            return "<MockServer, not running>"
-        return f"<MockServer {self.url}>"
-
     def start(self) -> MockServer:
         """Listen and serve in a thread; OSError for a busy port, RuntimeError after `stop`.
 
@@ -6782,7 +6726,6 @@ class MockServer(VideoMock):
         with self._starting:
             if self._server is None:
                 self._server = _Server(self)
-                self._process_id = os.getpid()
                 self._thread = threading.Thread(
                     target=self._server.serve_forever,
                     name="openrouter_video_mock",
@@ -6795,7 +6738,7 @@ class MockServer(VideoMock):
         """Stop for good, leaving no thread; RuntimeError for what the mock itself did wrong."""
         server = self._server
         self._server = None
-        if server is not None and os.getpid() != self._process_id:
+        if server is not None and not self._thread.is_alive():
             server.socket.close()  # in a forked child, which has none of the threads
             return
         self.close()
@@ -6822,8 +6765,9 @@ class MockServer(VideoMock):
     def origin(self) -> str:
         """Scheme, host and port: http://127.0.0.1:49152."""
         if self._server is None:
-            text = "the mock is not running: use `with MockServer() as mock:` or start()"
-            raise RuntimeError(text)
+            raise RuntimeError(
+                "the mock is not running: use `with MockServer() as mock:` or start()"
+            )
         host, port = map(str, self._server.server_address[:2])
         if ":" in host:
             host = f"[{host}]"
@@ -6869,7 +6813,7 @@ COMMANDS: dict[str, Json] = json.loads("""{
   "validate": {"type": "boolean",
     "help": "read the fixtures, say all that is wrong with them, and exit"},
   "check": {"type": "boolean", "help": "ask a running mock for its health: exit 0 or 1"},
-  "wait": {"type": "number", "minimum": 0, "metavar": "S",
+  "wait": {"type": "number", "minimum": 0, "metavar": "S", "needs": "check",
     "help": "with --check: try for this many seconds"},
   "until_stdin_closes": {"type": "boolean",
     "help": "end when standard input does, as it does with the parent process"},
@@ -6877,15 +6821,15 @@ COMMANDS: dict[str, Json] = json.loads("""{
     "help": "run the command after -- once in each trial, and say whether it survives production"},
   "trial_timeout": {"type": "number", "minimum": 0.1, "metavar": "S",
     "help": "how long the command may take in one trial (default: 30)"},
-  "trial_only": {"type": "string", "repeats": true, "metavar": "NAME",
+  "trial_only": {"type": "string", "repeats": true, "metavar": "NAME", "needs": "trial",
     "help": "this trial only, repeatable"},
   "trial_jobs": {"type": "int", "minimum": 1, "metavar": "N",
     "help": "trials at once (default: the number of cores)"},
-  "report": {"type": "string", "metavar": "FILE",
+  "report": {"type": "string", "metavar": "FILE", "needs": "trial",
     "help": "with --trial: write the verdicts as JSON"},
   "quiet": {"type": "boolean", "short": ["-q"], "help": "no line per request"},
   "verbose": {"type": "boolean", "short": ["-v"], "help": "a line for lost connections too"}
-}""")  # like SETTINGS, for what is no setting of a mock
+}""")  # like SETTINGS, for what is no setting of a mock; `needs`: goes with this one only
 _EXAMPLES = f"""Every flag has a twin in the environment, such as {_ENVIRONMENT}PORT=9000;
 repeatable ones are separated by commas there, and {_ENVIRONMENT}FAULT is a JSON object or list.
 
@@ -6914,41 +6858,52 @@ def build_parser() -> Any:
         description="A local stand-in for OpenRouter's asynchronous video API.",
         epilog=_EXAMPLES,
     )
+
+    def value_of(name: str, text: str) -> Any:
+        option = OPTIONS[name]
+        try:
+            return checked_setting(option, from_text(option, text), _flag(name))
+        except SetupError as error:
+            parser.error(str(error))
+
     defaults = Config(port=_DEFAULT_PORT)._asdict()
     for name, option in OPTIONS.items():
         flags = [*option.get("short", ()), _flag(name)]
-        if "metavar" not in option:
-            parser.add_argument(*flags, action="store_true", help=option["help"])
-            continue
         text = option["help"]
+        if "metavar" not in option:
+            parser.add_argument(*flags, action="store_true", help=text)
+            continue
+        action = ("store", "extend")[option.get("repeats", False)]
         default = defaults.get(name)
-        if default and not option.get("repeats"):
+        if default and action == "store":
             text += f" (default: {str(default).strip('()')})"
-        action = ("store", "append")[option.get("repeats", False)]
-        parser.add_argument(*flags, action=action, metavar=option["metavar"], help=text)
+        read = functools.partial(value_of, name)
+        metavar = option["metavar"]
+        parser.add_argument(*flags, action=action, type=read, metavar=metavar, help=text)
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("command", nargs="*", metavar="-- COMMAND", help="of --trial")
     return parser
 
 
-def _environment_texts(environment: Mapping[str, str]) -> Json:
-    """What the twins of the flags say, in the form that argparse gives to flags."""
+def _twins(environment: Mapping[str, str], parser: Any) -> Iterator[str]:
+    """The flags that the environment gives."""
     known = {f"{_ENVIRONMENT}{name.upper()}": name for name in OPTIONS}
-    given: Json = {}
     for variable, text in environment.items():
         if not variable.startswith(_ENVIRONMENT) or not text:
             continue
         if variable not in known:
-            raise SetupError(f"{variable}: no such setting{did_you_mean(variable, known)}")
+            parser.error(f"{variable}: no such setting{did_you_mean(variable, known)}")
         name = known[variable]
-        given[name] = text
-        if "metavar" not in OPTIONS[name]:
-            given[name] = text.lower() not in ("0", "false", "no")
-        elif name == "fault":
-            given[name] = [text]
-        elif OPTIONS[name].get("repeats"):
-            given[name] = text.split(",")
-    return given
+        option = OPTIONS[name]
+        if "metavar" not in option:
+            if text.lower() not in ("0", "false", "no"):
+                yield _flag(name)
+            continue
+        values = [text]
+        if option.get("repeats") and name != "fault":
+            values = text.split(",")
+        for value in values:
+            yield f"{_flag(name)}={value}"
 
 
 def read_settings(
@@ -6956,24 +6911,12 @@ def read_settings(
 ) -> tuple[Json, Json]:
     """Settings and commands: of the command line, else of the environment.  Exit 2 for bad ones."""
     parser = build_parser()
-    given: Json = {}
-    try:
-        given = _environment_texts(environment)
-        given.update(vars(parser.parse_args(argv)))
-        for name in [name for name in OPTIONS if name in given]:
-            option = OPTIONS[name]
-            text = given[name]
-            if option.get("repeats"):
-                values = [from_text(option, part) for part in text]
-                # --fault takes a list as well
-                given[name] = [v for value in values for v in _as_list(value)]
-            else:
-                given[name] = from_text(option, text)
-            given[name] = checked_setting(option, given[name], _flag(name))
-    except SetupError as error:
-        parser.error(str(error))
+    given = vars(parser.parse_args(argv))
+    twins = parser.parse_args(list(_twins(environment, parser)))
+    given = {**vars(twins), **given}
     commands = {name: given.pop(name, None) for name in (*COMMANDS, "command")}
-    for name, needed in (("wait", "check"), ("report", "trial"), ("trial_only", "trial")):
+    for name, option in COMMANDS.items():
+        needed = option.get("needs", name)
         if commands[name] is not None and not commands[needed]:
             parser.error(f"{_flag(name)} goes with {_flag(needed)}")
     if bool(commands["command"]) != bool(commands["trial"]):
@@ -6984,47 +6927,50 @@ def read_settings(
 def main(
     argv: Sequence[str] | None = None,
     *,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] = os.environ,
     stdout: TextIO | None = None,
     stderr: TextIO | None = None,
 ) -> int:
     """Run the command line until SIGINT or SIGTERM; the exit status."""
     out = stdout or sys.stdout
-    log = _Log(stderr or sys.stderr)
-    settings, commands = read_settings(
-        argv, os.environ if environment is None else environment
-    )
+    settings, commands = read_settings(argv, environment)
     config = Config(**settings)
+
+    def say(line: str) -> None:
+        _print(printable(line), stderr or sys.stderr)
+
     if commands["check"]:
-        return check_health(config, commands["wait"] or 0, log.say)
+        return check_health(config, commands["wait"] or 0, say)
     if commands["validate"]:
-        return validate(config, out, log.say)
+        return validate(config, out, say)
     if commands["trial"]:
         with _interruptible():
-            return run_trials(settings, commands, out, log.say)
+            return run_trials(settings, commands, out, say)
         return 1
-    with _interruptible(), log:
+    with _interruptible(), _by_a_thread(say) as say_soon:
         try:
             server = MockServer(**settings)
             if not commands["quiet"]:
-                server.log = log.say_soon
+                server.log = say_soon
             if commands["verbose"]:
-                server.debug = log.say_soon
-            server.notice = log.say_soon
+                server.debug = say_soon
+            server.notice = say_soon
             server.start()
         except (SetupError, OSError) as error:
-            log.say(reason_of(error))
+            say(reason_of(error))
             return 1
         try:
             for note in (*server.store.loaded.notes, server.store.loaded.catalogue):
-                log.say(note)
+                say(note)
             if config.record:
-                where = f"{config.upstream} with the client's key: that costs real money"
-                log.say(f"recording: what no fixture takes goes to {where}")
+                say(
+                    f"recording: what no fixture takes goes to {config.upstream} "
+                    "with the client's key: that costs real money"
+                )
             _serve(server, out, commands["until_stdin_closes"])
         finally:
             if not commands["quiet"]:
-                say_findings(server.findings(), log.say_soon)
+                say_findings(server.findings(), say_soon)
             server.close()
     return 0
 
@@ -7041,23 +6987,18 @@ def say_findings(found: list[Json], say: Say) -> None:
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM end what is inside, whatever they interrupt; one of them is enough."""
-    before: dict[signal.Signals, Any] = {}
+    numbers = (signal.SIGINT, signal.SIGTERM)
 
     def leave(*_: Any) -> None:
-        for number in before:
+        for number in numbers:  # SIG_IGN would complain of one that has come already
             signal.signal(number, lambda *_: None)
         raise KeyboardInterrupt
 
-    try:
+    with contextlib.ExitStack() as stack, contextlib.suppress(KeyboardInterrupt):
         with contextlib.suppress(ValueError):  # only the main thread gets signals
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, leave)
+            for number in numbers:
+                stack.callback(signal.signal, number, signal.signal(number, leave))
         yield
-    except KeyboardInterrupt:
-        pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _serve(server: MockServer, out: TextIO, until_stdin_closes: bool) -> None:
@@ -7088,15 +7029,15 @@ def run_trials(settings: Json, commands: Json, out: TextIO, say: Say) -> int:
     rows: list[Json] = []
     pool = concurrent.futures.ThreadPoolExecutor(commands["trial_jobs"] or os.cpu_count())
     try:
-        _write_report(commands["report"], rows)  # before all the work
-        run = functools.partial(_run_trial, settings, commands, running)
-        for row in pool.map(run, names):
-            rows.append(row)
-            for line in _trial_lines(row, coloured):
-                _print(line, out)
-        _write_report(commands["report"], rows)
+        with open(commands["report"] or os.devnull, "w", encoding="utf-8") as report:
+            run = functools.partial(_run_trial, settings, commands, running)
+            for row in pool.map(run, names):
+                rows.append(row)
+                for line in _trial_lines(row, coloured):
+                    _print(line, out)
+            json.dump(rows, report, indent=2)
     except (SetupError, OSError) as error:
-        say(printable(reason_of(error)))
+        say(reason_of(error))
         return 1
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -7112,24 +7053,17 @@ def run_trials(settings: Json, commands: Json, out: TextIO, say: Say) -> int:
     return int(bool(failed))
 
 
-def _write_report(path: str | None, rows: list[Json]) -> None:
-    if path:
-        try:
-            with open(path, "w", encoding="utf-8") as file:
-                json.dump(rows, file, indent=2)
-        except OSError as error:
-            raise SetupError(f"{path}: {error.strerror}") from None
-
-
 def _run_trial(settings: Json, commands: Json, running: set[int], name: str) -> Json:
     import subprocess
+    import tempfile
 
     key = next(iter(settings.get("api_key", ())), "sk-or-trial")
     started = _monotonic()
+    status: int | None = None
     stopped_after = 0.0
-    command = commands["command"]
     timeout = commands["trial_timeout"] or 30.0
-    with MockServer(**{**settings, "port": 0, "trial": name}) as mock:
+    mock = MockServer(**{**settings, "port": 0, "trial": name})
+    with mock, tempfile.TemporaryFile() as output:
         environment = {
             **os.environ,
             "OPENROUTER_BASE_URL": mock.url,
@@ -7138,24 +7072,19 @@ def _run_trial(settings: Json, commands: Json, running: set[int], name: str) -> 
             "OPENAI_API_KEY": key,
             "OPENROUTER_VIDEO_MOCK": mock.origin,
         }
-        try:
-            process = subprocess.Popen(
-                [part.replace("{url}", mock.url).replace("{key}", key) for part in command],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise SetupError(f"{command[0]}: {error.strerror}") from None
-        running.add(process.pid)
-        output = bytearray()
-        reader = threading.Thread(
-            target=_keep_tail, args=(process.stdout, output), daemon=True
+        command = [
+            part.replace("{url}", mock.url).replace("{key}", key)
+            for part in commands["command"]
+        ]
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
-        reader.start()
-        status: int | None = None
+        running.add(process.pid)
         try:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -7163,22 +7092,15 @@ def _run_trial(settings: Json, commands: Json, running: set[int], name: str) -> 
         _end_group(process.pid)
         process.wait()
         running.discard(process.pid)
-        reader.join(1)  # what has left the group may hold its end for longer
+        output.seek(max(0, output.seek(0, os.SEEK_END) - _KEPT_OUTPUT))
         return {
             "trial": name,
             "says": TRIALS[name].says,
             "exit": status,
             "seconds": round(_monotonic() - started, 1),
             **mock.judge(status == 0, stopped_after),
-            "output": output.decode("utf-8", "replace"),
+            "output": output.read().decode("utf-8", "replace"),
         }
-
-
-def _keep_tail(stream: Any, kept: bytearray) -> None:
-    """Read a command's output to its end, and keep the end of it."""
-    while block := stream.read1(65_536):
-        kept += block
-        del kept[:-_KEPT_OUTPUT]
 
 
 _KEPT_OUTPUT = 65_536  # bytes of a command's output in a trial
@@ -7195,9 +7117,8 @@ def _trial_lines(row: Json, coloured: bool) -> Iterator[str]:
         word = f"\x1b[{(31, 32)[row['passed']]}m{word}\x1b[0m"
     yield f"{word}  {row['trial']:17}{row['seconds']:5.1f} s  {row['says']}: {row['reason']}"
     for text in row["findings"]:
-        if row["reason"] in text:
-            continue
-        yield printable(f"{'':24}{text}")
+        if row["reason"] not in text:
+            yield printable(f"{'':24}{text}")
     if not row["passed"]:
         for line in row["output"].splitlines()[-8:]:
             yield printable(f"{'':8}| {line}")
@@ -7207,8 +7128,7 @@ def validate(config: Config, out: TextIO, say: Say) -> int:
     """Read the fixtures and say all that is wrong; 0 if nothing is."""
     try:
         loaded = load_fixtures(config, {})
-        for fault in config.fault:
-            fault_from_json(fault)
+        Store(config, loaded, _real_time)  # checks the faults, too
     except SetupError as error:
         for problem in error.args:
             say(problem)
@@ -7219,71 +7139,61 @@ def validate(config: Config, out: TextIO, say: Say) -> int:
     return 0
 
 
-def _print(line: str, stream: TextIO | None) -> None:
+def _print(line: str, stream: Any) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, full or none
-        print(line, file=stream, flush=True)
+        stream.write(f"{line}\n")
+        stream.flush()
 
 
-class _Log:
-    """Lines for stderr.
+@contextlib.contextmanager
+def _by_a_thread(say: Say) -> Iterator[Say]:
+    """Have a thread say what comes while the mock serves.
 
-    A thread writes what comes while the mock serves: who started it may never read the pipe,
-    and a full pipe must stop neither requests nor the end.  What does not fit is dropped.
+    Who started it may never read stderr, and a full pipe must stop neither requests nor the
+    end.  What does not fit is dropped.
     """
+    lines: queue.Queue[str] = queue.Queue(maxsize=10_000)  # "" is the last one
 
-    def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
-        # None is the last one.
-        self._lines: queue.Queue[str | None] = queue.Queue(maxsize=10_000)
-        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+    def say_all() -> None:
+        for line in iter(lines.get, ""):
+            say(line)
 
-    def say(self, line: str) -> None:
-        _print(printable(line), self._stream)
-
-    def say_soon(self, line: str | None) -> None:
+    def say_soon(line: str) -> None:
         with contextlib.suppress(queue.Full):
-            self._lines.put_nowait(line)
+            lines.put_nowait(line)
 
-    def _write(self) -> None:
-        for line in iter(self._lines.get, None):
-            self.say(line)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.say_soon(None)
-        self._thread.join(0.2)  # to write what is left
+    thread = threading.Thread(target=say_all, name="log", daemon=True)
+    thread.start()
+    try:
+        yield say_soon
+    finally:
+        say_soon("")
+        thread.join(0.2)  # to say what is left
 
 
 def check_health(config: Config, wait: float, say: Say) -> int:
     """Ask the mock that these settings would start; 0 once it answers, 1 if it does not in time."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
     end = _monotonic() + wait
-    of_another = contextlib.suppress(ValueError, TypeError, LookupError)  # server's answer
+    connection = http.client.HTTPConnection(config.host, config.port, timeout=2)
+    if config.cert:  # its own, so there is nothing to verify it by
+        connection = http.client.HTTPSConnection(
+            config.host, config.port, timeout=2, context=ssl._create_unverified_context()
+        )
     while True:
-        connection = http.client.HTTPConnection(host, config.port, timeout=2)
-        if config.cert:  # its own, so there is nothing to verify it by
-            connection = http.client.HTTPSConnection(
-                host, config.port, timeout=2, context=ssl._create_unverified_context()
-            )
         reason = "something else answers there"
         try:
-            with contextlib.closing(connection), of_another:
+            with contextlib.closing(connection):
                 connection.request("GET", "/health")
-                if json.loads(connection.getresponse().read(65_536))["status"] == "ok":
+                if connection.getresponse().read(15) == b'{"status":"ok",':
                     return 0
         except (OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
+            reason = str(error)
         if _monotonic() >= end:
-            say(f"no mock on {host}:{config.port}: {reason}")
+            say(f"no mock on {config.host}:{config.port}: {reason}")
             return 1
         time.sleep(0.05)
 
 
 if __name__ == "__main__":
-    _status = main()
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stdout.flush()
     # At once: no waiting for connections, and no thread left to trip over a closing interpreter.
-    os._exit(_status)
+    os._exit(main())
