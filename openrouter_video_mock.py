@@ -2722,12 +2722,9 @@ def later_pictures(canvas: Canvas, seconds: int) -> Iterator[bytes]:
         changes = {y * cols + x: as_above for y in bar_rows for x in columns}
         if canvas.lines > 0 and number % FPS == 0:
             new = clock_at(number // FPS, canvas)
-            for y, x in itertools.product(
-                range(len(new) // cols), range(1 + 16 * canvas.dot)
-            ):
-                place = y * cols + x
-                if new[place] != old[place]:
-                    changes[place] = code(new[place], new[place - cols])
+            for place, letter in enumerate(new):
+                if letter != old[place]:
+                    changes[place] = code(letter, new[place - cols])
             old = new
         yield p_picture(number, cols * canvas.rows, changes)
 
@@ -2912,7 +2909,7 @@ def draw_test_card(
     seed: str,
     text: str,
     audio: bool,
-    tags: Tags | None = None,
+    tags: Tags = {},  # noqa: B006  (nobody changes it)
 ) -> bytes:
     """An MP4 of exactly this size in pixels, as long as so many seconds and a picture.
 
@@ -2932,7 +2929,7 @@ def draw_test_card(
         b"ilst",
         *[
             box(b"\xa9" + name, box(b"data", 1, 0, value.encode("utf-8", "replace")))
-            for name, value in (tags or {}).items()
+            for name, value in tags.items()
         ],
     )
     udta = box(b"udta", box(b"meta", 0, box(b"hdlr", 0, 0, b"mdirappl", bytes(9)), ilst))
