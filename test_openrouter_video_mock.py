@@ -1964,18 +1964,6 @@ def test_a_near_miss_says_which_fixture_came_closest_and_why() -> None:
             'faults[0].on: Invalid option: expected one of "submit"|"poll"',
         ),
         (
-            {
-                "fixtures": [
-                    {"match": {}, "faults": [{"on": "poll", "repeat": True, "lost": True}]}
-                ]
-            },
-            'needs "times"',
-        ),
-        (
-            {"fixtures": [{"match": {}, "faults": [{"on": "models", "close": True}]}]},
-            "its fault on models has no effect",
-        ),
-        (
             {"fixtures": [{"match": {}, "webhook": {"signature": "x"}}]},
             'webhook.signature: Invalid option: expected one of "good"|',
         ),
@@ -2054,6 +2042,8 @@ def test_a_comment_may_stand_in_every_object_of_a_fixture() -> None:
     match = {"_": "why", "prompt": {"_": "why", "contains": "cat"}}
     with serving({"match": match, "lifecycle": polls}) as mock:
         assert statuses(mock, submit(mock), 2) == ["pending", "completed"]
+    with serving({"match": match, "response": {"_": "why", "status": 402}}) as mock:
+        assert post(mock).status == 402
 
 
 @pytest.mark.parametrize("value", [7, "x", {}, None])
@@ -2150,6 +2140,7 @@ def test_a_truncated_download_breaks_off(mock: MockServer) -> None:
         ({"status": 503, "times": 2}, [503, 503, 200, 200]),
         ({"status": 503, "times": 1, "after": 1}, [200, 503, 200, 200]),
         ({"status": 503, "times": 1, "repeat": True}, [503, 200, 503, 200]),
+        ({"status": 503, "repeat": True}, [503] * 4),
         ({"status": 429, "retryAfter": 2, "message": "wait"}, [429] * 4),
         ({"close": True, "times": 1}, [None, 200, 200, 200]),
         ({"malformed": True, "times": 1}, ["malformed", 200, 200, 200]),
@@ -2360,10 +2351,6 @@ def test_base64_is_read_as_leniently_as_aimock_does(text: str, clip: bytes) -> N
             "lifecycle has no effect",
         ),
         ({"response": {"status": 402}, "webhook": {"times": 2}}, "webhook has no effect"),
-        (
-            {"response": {"status": 402}, "faults": [{"on": "poll", "status": 500}]},
-            "fault on poll has no effect",
-        ),
         ({"response": {"video": {"error": "x"}}}, "video.error: a job that is completed"),
         (
             {"response": {"video": {"status": "pending", "error": "x"}}},
@@ -2381,7 +2368,6 @@ def test_base64_is_read_as_leniently_as_aimock_does(text: str, clip: bytes) -> N
         ({"response": {"video": {"omit": ["id"]}}}, "video.omit[0]: Invalid option"),
         ({"response": {"video": {"cost": -1}}}, "video.cost: Too small"),
         ({"faults": [{"on": "poll", "status": 100}]}, "faults[0].status: Too small"),
-        ({"faults": [{"on": "key", "status": 500}]}, "its fault on key has no effect"),
     ],
 )
 def test_what_contradicts_itself_stops_the_start(
