@@ -1154,7 +1154,7 @@ class Fault(NamedTuple):
     lost: bool = False  # the work, no answer
     truncate: int | None = None  # the work, this many bytes of the answer's body
     stall: int | None = None  # the work, this many bytes, then silence
-    times: float = math.inf
+    times: float = math.inf  # requests that are hit
     after: int = 0  # requests that pass first
     repeat: bool = False  # start over once a request got through
     label: str = ""  # what journal and log call it: "503", "lost", "delay 2s" ...
@@ -1692,12 +1692,12 @@ class Part(NamedTuple):
     unchecked: bool = False  # whether it says that there are no models
 
 
-def load_fixtures(config: Config, stamps: Stamps) -> Loaded:
+def load_fixtures(config: Config) -> Loaded:
     """Read files, folders and fixtures given as Python objects, in their order.
 
-    What is to be watched is put into `stamps`.  Raises SetupError for the first thing that is
-    wrong; its `args` are all of them.
+    Raises SetupError for the first thing that is wrong; its `args` are all of them.
     """
+    stamps: Stamps = {}
     parts: list[Part] = []
     problems: list[str] = []
     for position, source in enumerate(config.fixtures):
@@ -2147,15 +2147,13 @@ class Store:
     # ---- Fixtures and models
 
     def reload_if_edited(self) -> str | None:
-        """Take an edited fixture file over; the reason if it has become invalid."""
-        fresh = {path: _stamp(path) for path in self.loaded.stamps}
-        if fresh == self.loaded.stamps:
+        """Take an edited fixture file over; the reason, each time, while it is invalid."""
+        stamps = self.loaded.stamps
+        if stamps == {path: _stamp(path) for path in stamps}:
             return None
-        stamps: Stamps = {}
         try:
-            loaded = load_fixtures(self.config, stamps)
+            loaded = load_fixtures(self.config)
         except SetupError as error:
-            self.loaded = self.loaded._replace(stamps={**fresh, **stamps})
             return str(error)
         with self._lock:
             self.loaded = loaded
@@ -4016,7 +4014,7 @@ class Recorder:
         path = os.path.join(self._folder, "recorded.json")
         if os.path.exists(path):
             # If it is broken, SetupError: else the next recording would wipe it out.
-            for fixture in load_fixtures(Config(fixtures=[path]), {}).fixtures:
+            for fixture in load_fixtures(Config(fixtures=[path])).fixtures:
                 self._fixtures[json.dumps(fixture.source["match"])] = fixture.source
 
     def pass_on(self, request: Request, job_id: str) -> Response:
@@ -5642,7 +5640,7 @@ class VideoMock:
         self._additions = itertools.count(1)  # of fixtures; names those that have none
         started = _real_time() - _monotonic()
         self._clock = clock or (lambda: started + _monotonic())
-        self._begin(load_fixtures(self.config, {}))
+        self._begin(load_fixtures(self.config))
         self.recorder = Recorder(self)
 
     def _begin(self, loaded: Loaded) -> None:
@@ -7105,7 +7103,7 @@ def _trial_lines(row: Json, coloured: bool) -> Iterator[str]:
 def validate(config: Config, out: TextIO, say: Say) -> int:
     """Read the fixtures and say all that is wrong; 0 if nothing is."""
     try:
-        loaded = load_fixtures(config, {})
+        loaded = load_fixtures(config)
         Store(config, loaded, _real_time)  # checks the faults, too
     except SetupError as error:
         for problem in error.args:
