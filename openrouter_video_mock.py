@@ -1131,8 +1131,8 @@ BUILT_IN_MODELS: list[Json] = json.loads("""[
 # ============ 4. Fixtures, faults, scenarios: Fixture, Plan, Fault, load_fixtures ============
 #
 # A fixture says which submits it takes and what becomes of them (Plan): a job with its course,
-# or a refusal (a Fault without end).  A match is "the list of differences is empty", so what
-# explains a near-miss is what decides.
+# or a refusal (a Fault without end).  One that aimock has for another endpoint takes none.  A
+# match is "the list of differences is empty", so what explains a near-miss is what decides.
 #
 # Files are read strictly: to add a key to a fixture, a line in FIXTURE_SCHEMA.  To add a kind of
 # fault: a line in FAULT_SCHEMA and one in FAULT_KINDS, a field of Fault, and what it does in
@@ -1798,10 +1798,9 @@ def _files_in(path: str, stamps: Stamps) -> Iterator[str]:
             continue
         stamps[real] = _stamp(real)
         folders.sort()
-        files = (os.path.join(folder, name) for name in sorted(names))
-        yield from (
-            file for file in files if file.endswith(".json") and os.path.isfile(file)
-        )
+        for file in sorted(os.path.join(folder, name) for name in names):
+            if file.endswith(".json") and os.path.isfile(file):
+                yield file
 
 
 def _stamp(path: str) -> tuple[int, ...]:

@@ -2543,6 +2543,15 @@ def test_an_answer_can_be_anything_instead_of_the_work() -> None:
         assert [fault["struck"] for fault in mock.faults()] == [1] * 6
 
 
+def test_an_answer_that_can_have_no_body_has_none() -> None:
+    fault = {"on": "poll", "status": 204, "body": "x", "times": 1}
+    with MockServer(fixtures=[], fault=fault) as mock:
+        job_id = submit(mock)
+        reply = get(mock, f"{API}/videos/{job_id}")
+        assert (reply.status, reply.raw) == (204, b"")
+        assert poll(mock, job_id)["id"] == job_id
+
+
 def test_a_stalled_download_is_silent_until_the_client_goes(mock: MockServer) -> None:
     path = path_of(finished(mock, "mock:stalled")["unsigned_urls"][0])
     with connect(mock) as sock:
