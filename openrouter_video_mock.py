@@ -1131,8 +1131,8 @@ BUILT_IN_MODELS: list[Json] = json.loads("""[
 # ============ 4. Fixtures, faults, scenarios: Fixture, Plan, Fault, load_fixtures ============
 #
 # A fixture says which submits it takes and what becomes of them (Plan): a job with its course,
-# or a refusal (a Fault without end).  A match is "the list of differences is empty", so what
-# explains a near-miss is what decides.
+# or a refusal (a Fault without end).  One that aimock has for another endpoint takes none.  A
+# match is "the list of differences is empty", so what explains a near-miss is what decides.
 #
 # Files are read strictly: to add a key to a fixture, a line in FIXTURE_SCHEMA.  To add a kind of
 # fault: a line in FAULT_SCHEMA and one in FAULT_KINDS, a field of Fault, and what it does in
@@ -1154,18 +1154,18 @@ class Fault(NamedTuple):
     lost: bool = False  # the work, no answer
     truncate: int | None = None  # the work, this many bytes of the answer's body
     stall: int | None = None  # the work, this many bytes, then silence
-    times: int | None = None  # None = always
+    times: float = math.inf  # requests that are hit
     after: int = 0  # requests that pass first
     repeat: bool = False  # start over once a request got through
     label: str = ""  # what journal and log call it: "503", "lost", "delay 2s" ...
     source: Json = {}  # as written
     id: int = 0  # what it is counted by
 
-    def strikes(self, seen: int) -> bool:
+    def strikes(self, seen: float) -> bool:
         """Whether the next request is hit when `seen` were counted."""
-        end = self.after + (self.times or math.inf)
+        end = self.after + self.times
         if self.repeat:
-            seen %= int(end) + 1
+            seen %= end + 1
         return self.after <= seen < end
 
     @property
@@ -1235,12 +1235,11 @@ class Fixture(NamedTuple):
 
 # In one scope: matches, by id or group of a fixture; tries to strike, by id of a fault.
 Counts = Counter[Any]
-Difference = tuple[str, Any, Any]  # a criterion that a submit does not meet; wanted; got
 
 
 def differences(
     fixture: Fixture, submit: VideoRequest, context: str | None, counts: Counts
-) -> Iterator[Difference]:
+) -> Iterator[Json]:
     """Why this fixture does not take this submit: nothing, if it does.
 
     `counts` says how often it, and its group, took one before in this scope.
@@ -1249,19 +1248,18 @@ def differences(
     request = {
         "endpoint": "video",
         "body": submit.body,
+        "context": context,
         "sequenceIndex": counts[fixture.group],
         "hasToolResult": False,
     }
-    if context is not None:
-        request["context"] = context
     if not fixture.prompt.passes(submit.prompt):
-        yield "prompt", fixture.prompt.words, shorten(submit.prompt)
+        yield _difference("prompt", fixture.prompt.words, submit.prompt)
     if fixture.model not in (None, *model_names(submit.model)):
-        yield "model", fixture.model, submit.model
+        yield _difference("model", fixture.model, submit.model)
     for key, wanted in fixture.criteria.items():
-        yield from _differences_within(wanted, request.get(key, _MISSING), key)
+        yield from _differences_within(wanted, request.get(key), key)
     if matched >= times:
-        yield "times", f"at most {times}", f"{matched} before"
+        yield _difference("times", f"at most {times}", f"{matched} before")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -1271,31 +1269,29 @@ def model_names(model_id: str) -> tuple[str, ...]:
     return (model_id, *(model_id[:end] for end in ends))
 
 
-def _differences_within(wanted: Any, got: Any, path: str) -> Iterator[Difference]:
+def _differences_within(wanted: Any, got: Any, path: str) -> Iterator[Json]:
     if isinstance(wanted, list) and isinstance(got, list):
         wanted, got = dict(enumerate(wanted)), dict(enumerate(got))
     if isinstance(wanted, dict) and isinstance(got, dict):
         for key, value in wanted.items():
-            yield from _differences_within(value, got.get(key, _MISSING), f"{path}.{key}")
-    elif got is _MISSING:
-        yield path, wanted, "nothing"
-    elif wanted != got or isinstance(wanted, bool) != isinstance(got, bool):
-        yield path, wanted, shorten(got)
+            yield from _differences_within(value, got.get(key), f"{path}.{key}")
+    elif wanted != got or type(wanted) is not type(got):  # true is not 1
+        yield _difference(path, wanted, got)
 
 
-def near_miss_to_wire(fixture: Fixture, missed: Sequence[Difference]) -> Json:
+def _difference(criterion: str, wanted: Any, got: Any) -> Json:
+    if got is None:
+        got = "nothing"
+    return {"criterion": criterion, "wanted": wanted, "got": shorten(got)}
+
+
+def near_miss_to_wire(fixture: Fixture, missed: Sequence[Json]) -> Json:
     """Which criteria of a fixture held, and what was wanted and got for the others."""
-    failed = {criterion.partition(".")[0] for criterion, _, _ in missed}
+    failed = {difference["criterion"].partition(".")[0] for difference in missed}
     if "prompt" in failed:
         failed.add("userMessage")
-    return {
-        "fixture": fixture.name,
-        "differences": [
-            {"criterion": criterion, "wanted": wanted, "got": got}
-            for criterion, wanted, got in missed
-        ],
-        "held": [key for key in fixture.source["match"] if key not in failed],
-    }
+    held = [key for key in fixture.source["match"] if key not in failed]
+    return {"fixture": fixture.name, "differences": missed, "held": held}
 
 
 def describe_miss(miss: Json) -> str:
@@ -1364,8 +1360,6 @@ def fault_from_json(value: Any, place: str = "fault") -> Fault:
     )
     if not label:
         raise complaint(place, f"does nothing; give one of {', '.join(FAULT_KINDS)}")
-    if fields.get("repeat") and "times" not in fields:
-        raise complaint(f"{place}.repeat", 'needs "times"')
     if fields.pop("malformed", False):
         fields["body"] = '{"id": "gen-vid-'
     elif fields.get("status", 500) < 400:
@@ -1374,9 +1368,8 @@ def fault_from_json(value: Any, place: str = "fault") -> Fault:
         body = fields["body"]
         if not isinstance(body, str):
             body = to_json(body).decode()
-        fields.setdefault("status", 200)
-        if fields["status"] in (204, 205, 304) and body:
-            raise complaint(f"{place}.status", "is an answer without a body")
+        if fields.setdefault("status", 200) in (204, 205, 304):  # which have none
+            body = ""
         fields["body"] = body.encode()
     return Fault(**fields, label=label, source=value, id=next(_fault_ids))
 
@@ -1503,16 +1496,23 @@ def fixture_from_json(
     the counters of an edited file from those before.
     """
     checked(FIXTURE_SCHEMA, value, place)
-    match = value["match"]
+    match, answer = value["match"], value.get("response", {"video": {}})
     criteria = {
         key: item
         for key, item in match.items()
         if key not in _COMPARED_OTHERWISE and not key.startswith("_")
     }
-    plan = plan_from_json(value, place, folder)
-    if plan is None:
+    if _is_for_another_endpoint(match, answer):
         plan = Plan()
         criteria["endpoint"] = "another than video"
+    elif "video" in answer:
+        plan = _course_from_json(value, answer["video"], place, folder)
+    else:
+        plan = Plan(refusal=_refusal_from_json(value, answer, place))
+    faults = [
+        fault_from_json(fault, f"{place}.faults[{index}]")
+        for index, fault in enumerate(value.get("faults", ()))
+    ]
     prompt = match.get("prompt", match.get("userMessage", ""))
     group = json.dumps({**match, "sequenceIndex": 0}, sort_keys=True)
     return Fixture(
@@ -1520,52 +1520,39 @@ def fixture_from_json(
         model=match.get("model"),
         prompt=_prompt_test(prompt, f"{place}.match.prompt"),
         criteria=criteria,
-        plan=plan,
+        plan=plan._replace(faults=faults),
         source=value,
         id=f"{version}{name}",
         group=f"{version}{group}",
     )
 
 
-def plan_from_json(value: Json, place: str, folder: str | None) -> Plan | None:
-    """What becomes of the submits that a fixture takes; None if it is of another endpoint."""
-    match, answer = value["match"], value.get("response", {"video": {}})
-    if match.get("endpoint", "video") != "video":
-        return None
-    faults = [
-        fault_from_json(fault, f"{place}.faults[{index}]")
-        for index, fault in enumerate(value.get("faults", ()))
-    ]
-    useful = {"submit", "poll", "content", "generation", "webhook"}
-    if "video" not in answer:
-        useful = {"submit"}
-    for fault in faults:
-        if fault.on not in useful:
-            raise complaint(place, f"its fault on {fault.on} has no effect")
-    if "video" in answer:
-        plan = _course_from_json(value, answer["video"], place, folder)
-        return plan._replace(faults=faults)
-    if "error" not in answer:
-        foreign = answer.keys() - {"status", "retryAfter"}
-        if "json" in answer or (foreign and "endpoint" not in match):
-            return None
-        if foreign or "status" not in answer:
-            raise complaint(f"{place}.response", "give video, or status or error")
-    if answer.get("status", 500) < 400:
-        raise complaint(f"{place}.response.status", "a refusal is 400 to 599")
-    if "userMessage" in match and "endpoint" not in match:
-        return None  # aimock's rule: it is an error of its chat
+def _is_for_another_endpoint(match: Json, answer: Json) -> bool:
+    """Whether aimock would answer one of its other endpoints with this."""
+    if "video" in answer or "endpoint" in match:
+        return match.get("endpoint", "video") != "video" or "json" in answer
+    foreign = _python_names(answer).keys() - {"status", "retry_after", "error"}
+    return "userMessage" in match or bool(foreign)
+
+
+def _refusal_from_json(value: Json, answer: Json, place: str) -> Fault:
+    """What the submits get that a fixture refuses."""
+    error, status = answer.get("error", {}), answer.get("status", 500)
+    if not answer.keys() & {"status", "error"}:
+        raise complaint(f"{place}.response", "give video, or status or error")
+    if status < 400:
+        raise complaint(
+            f"{place}.response.status", f"a refusal is 400 to 599, got {status}"
+        )
     for key in sorted(value.keys() & {"lifecycle", "webhook"}):
         raise complaint(place, f"{key} has no effect, a refused submit makes no job")
-    error = answer.get("error", {})
-    refusal = Fault(
+    return Fault(
         "submit",
-        answer.get("status", 500),
-        error.get("message", ""),
-        error.get("metadata"),
-        answer.get("retryAfter"),
+        status=status,
+        message=error.get("message", ""),
+        metadata=error.get("metadata"),
+        retry_after=answer.get("retryAfter"),
     )
-    return Plan(refusal=refusal, faults=faults)
 
 
 def _course_from_json(value: Json, video: Json, place: str, folder: str | None) -> Plan:
@@ -1577,16 +1564,14 @@ def _course_from_json(value: Json, video: Json, place: str, folder: str | None) 
     if video.get("error") and not usual_error:
         raise complaint(f"{place}.error", f"a job that is {status.value} has none")
     pace = None
-    lifecycle = value.get("lifecycle", {})
-    for unit in lifecycle.keys() & {"polls", "seconds"}:  # at most one, see `contrary`
-        spans = [lifecycle[unit].get(status.value, 0) for status in WAITING]
-        pace = Pace(unit, tuple(spans))
-    fields = {key: video[key] for key in video.keys() & Plan._fields}
-    fields["status"] = status
-    fields["error"] = video.get("error") or usual_error
+    for unit, spans in _python_names(value.get("lifecycle", {})).items():
+        # At most one, see `contrary`.
+        pace = Pace(unit, tuple(spans.get(status.value, 0) for status in WAITING))
     urls = video.get("unsigned_urls", ["that of the content route"])
-    return Plan(
-        **fields,
+    plan = Plan(**{key: video[key] for key in video.keys() & Plan._fields})
+    return plan._replace(
+        status=status,
+        error=video.get("error") or usual_error,
         outputs=video.get("count", len(urls)),
         clip=_clip_from_json(video, place, folder),
         pace=pace,
@@ -1598,8 +1583,10 @@ def _clip_from_json(video: Json, place: str, folder: str | None) -> bytes | str 
     """What is downloaded, or its path; None for a test card."""
     if "file" in video:
         if folder is None:
-            text = 'not here, it would be read from the server\'s disk; use "b64"'
-            raise complaint(f"{place}.file", text)
+            raise complaint(
+                f"{place}.file",
+                'not here, it would be read from the server\'s disk; use "b64"',
+            )
         file = os.path.join(folder, video["file"])
         if not os.path.isfile(file) or not os.access(file, os.R_OK):
             raise complaint(f"{place}.file", f"no such file, or not readable: {file}")
@@ -1607,13 +1594,13 @@ def _clip_from_json(video: Json, place: str, folder: str | None) -> bytes | str 
     if "b64" not in video:
         return None
     # As lenient as aimock: URL-safe letters, blanks and missing padding are fine.
-    text = re.sub(r"\s", "", video["b64"]).replace("-", "+").replace("_", "/")
+    text = "".join(video["b64"].split())
     if "=" not in text:
         text += "=" * (-len(text) % 4)
     # Some more would be decoded.
-    if len(text) % 4 or not re.fullmatch("[A-Za-z0-9+/]*={0,2}", text):
+    if len(text) % 4 or not re.fullmatch(r"[\w+/-]*={0,2}", text, re.ASCII):
         raise complaint(f"{place}.b64", "not base64")
-    return base64.b64decode(text)
+    return base64.b64decode(text, "-_")
 
 
 # ---- Reading models
@@ -1695,36 +1682,43 @@ _DOCUMENT_SCHEMA: Json = json.loads("""{
 _BESIDE = os.path.join(os.path.dirname(__file__), "fixtures.json")
 
 
-def load_fixtures(config: Config, stamps: Stamps) -> Loaded:
+class Part(NamedTuple):
+    """What one file says, or fixtures given as Python objects.  Shared: nobody changes it."""
+
+    name: str
+    fixtures: list[Fixture]
+    models: list[Model]
+    notes: list[str]
+    unchecked: bool = False  # whether it says that there are no models
+
+
+def load_fixtures(config: Config) -> Loaded:
     """Read files, folders and fixtures given as Python objects, in their order.
 
-    What is to be watched is put into `stamps`.  Raises SetupError for the first thing that is
-    wrong; its `args` are all of them.
+    Raises SetupError for the first thing that is wrong; its `args` are all of them.
     """
-    sources = config.fixtures
-    if config.record:  # the catch-all of the file beside this one would take everything
-        sources = [source for source in sources if source is not None]
+    stamps: Stamps = {}
     parts: list[Part] = []
-    for position, source in enumerate(sources):
-        parts += _parts_of(source, position, stamps)
-    problems = [problem for part in parts for problem in part.problems]
+    problems: list[str] = []
+    for position, source in enumerate(config.fixtures):
+        if source is None and config.record:
+            continue  # the catch-all of the file beside this one would take everything
+        parts += _parts_of(source, position, stamps, problems)
     if problems:
-        part_of_file.cache_clear()  # a clip that is missing may be there the next time
         raise SetupError(*problems)
 
     # The catalogue: of these files, else of the one beside this, else the built-in models.
     listing = [part for part in parts if part.models]
-    enforced = bool(listing) or all(part.models is None for part in parts)
-    if not listing:  # what is wrong with that file does not matter here
-        beside = _parts_of(None, 0, stamps)
-        listing = [part for part in beside if part.models and not part.problems]
+    enforced = bool(listing) or not any(part.unchecked for part in parts)
+    if not listing:
+        # What is wrong with that file does not matter here.
+        listing = [part for part in _parts_of(None, 0, stamps, []) if part.models]
     complete = bool(listing)
     described = f"models checked ({', '.join(part.name for part in listing)})"
     if not listing:
-        listing = [Part()]
-        listing[0].read({"models": BUILT_IN_MODELS})
+        listing = [part_of({"models": BUILT_IN_MODELS})]
         described = "built-in models checked, any other accepted"
-    models = {model.id: model for part in reversed(listing) for model in part.models or ()}
+    models = {model.id: model for part in reversed(listing) for model in part.models}
     described = f"{len(models)} {described}"
     if not enforced:
         described = "no model is checked"
@@ -1741,84 +1735,72 @@ def load_fixtures(config: Config, stamps: Stamps) -> Loaded:
     )
 
 
-class Part:
-    """What one file says, or fixtures given as Python objects.  Shared: nobody changes it."""
-
-    def __init__(self, path: str = "") -> None:
-        self.path = path
-        self.name = os.path.basename(path) or "as given"
-        self.fixtures: list[Fixture] = []
-        self.models: list[Model] | None = None  # None: there is no list
-        self.notes: list[str] = []
-        self.problems: list[str] = []  # if there are any, the rest does not matter
-
-    def read(self, document: Any, version: str = "", first: int = 0) -> None:
-        """Take over what a document says; `first` is the index of its first fixture."""
-        folder, name = os.path.split(self.path)
-        place = ""
-        if self.path:
-            place = f"{self.path}: "
-        with collecting(self.problems):
-            checked(_DOCUMENT_SCHEMA, document, place)
-        if not isinstance(document, dict):
-            return
-        if "models" in document:
-            self.models = []
-            for index, entry in enumerate(_as_list(document["models"])):
-                with collecting(self.problems):
-                    self.models.append(model_from_json(entry, f"{place}models[{index}]"))
-        for index, entry in enumerate(_as_list(document.get("fixtures", ())), first):
-            where = f"{place}fixtures[{index}]"
-            with collecting(self.problems):
-                fixture = fixture_from_json(
-                    entry, where, f"{name}[{index}]", folder, version
-                )
-                self.fixtures.append(fixture)
-                self.notes += [f"{where}: {note}" for note in _notes_on(fixture)]
+def part_of(document: Any, path: str = "", version: str = "", first: int = 0) -> Part:
+    """What a document says; `first` is the index of its first fixture."""
+    folder, name = os.path.split(path)
+    place = ""
+    if path:
+        place = f"{path}: "
+    problems: list[str] = []
+    with collecting(problems):
+        checked(_DOCUMENT_SCHEMA, document, place)
+    if not isinstance(document, dict):
+        document = {}
+    part = Part(name or "as given", [], [], [], document.get("models") == [])
+    for index, entry in enumerate(_as_list(document.get("models", ()))):
+        with collecting(problems):
+            part.models.append(model_from_json(entry, f"{place}models[{index}]"))
+    for index, entry in enumerate(_as_list(document.get("fixtures", ())), first):
+        where = f"{place}fixtures[{index}]"
+        with collecting(problems):
+            fixture = fixture_from_json(entry, where, f"{name}[{index}]", folder, version)
+            part.fixtures.append(fixture)
+            part.notes.extend(f"{where}: {note}" for note in _notes_on(fixture))
+    if problems:
+        raise SetupError(*problems)
+    return part
 
 
-def _parts_of(source: Any, position: int, stamps: Stamps) -> Iterator[Part]:
+def _parts_of(
+    source: Any, position: int, stamps: Stamps, problems: list[str]
+) -> Iterator[Part]:
     """What a path says, fixtures as Python objects, or the file beside this one, for None."""
-    part = Part()
     if isinstance(source, Mapping):
-        document = json_copy(source, f"fixtures[{position}]")
-        if document.keys() & {"fixtures", "models"}:
-            part.read(document, version=f"{position} ")
-        else:
-            part.read({"fixtures": [document]}, first=position)
-        yield part
+        with collecting(problems):
+            document = json_copy(source, f"fixtures[{position}]")
+            if document.keys() & {"fixtures", "models"}:
+                yield part_of(document, version=f"{position} ")
+            else:
+                yield part_of({"fixtures": [document]}, first=position)
         return
     beside = source is None
     if beside:
         source = _BESIDE
     if not isinstance(source, (str, os.PathLike)):
         raise SetupError(f"fixtures: expected a path or an object, got {source!r}")
-    files = list(_files_of(os.fspath(source), stamps))
-    if not files and os.path.isdir(source):
-        part.notes.append(f"{source}: no *.json in this folder")
-        yield part
+    files = [os.fspath(source)]
+    if os.path.isdir(source):
+        files = list(_files_in(files[0], stamps))
+    if not files:
+        yield Part("", [], [], [f"{source}: no *.json in this folder, or not readable"])
     for file in files:
-        yield part_of_file(file, stamps[file], beside)
+        stamps[file] = _stamp(file)
+        with collecting(problems):
+            yield part_of_file(file, stamps[file], beside)
 
 
-def _files_of(path: str, stamps: Stamps) -> Iterator[str]:
-    """A file, or a folder's *.json, recursively; each real folder once."""
-    real = path
-    if os.path.isdir(path):
-        real = os.path.realpath(path)
-    if real in stamps:
-        return
-    stamps[real] = stamps[path] = _stamp(path)
-    if not os.path.isdir(path):
-        yield path
-        return
-    try:
-        entries = sorted(os.path.join(path, name) for name in os.listdir(path))
-    except OSError as error:
-        raise SetupError(f"{path}: cannot be read: {error.strerror}") from None
-    for entry in sorted(entries, key=os.path.isdir):  # files before folders
-        if os.path.isdir(entry) or (entry.endswith(".json") and os.path.isfile(entry)):
-            yield from _files_of(entry, stamps)
+def _files_in(path: str, stamps: Stamps) -> Iterator[str]:
+    """A folder's *.json, recursively, each real folder once; these are put into `stamps`."""
+    for folder, folders, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in stamps:
+            folders.clear()
+            continue
+        stamps[real] = _stamp(real)
+        folders.sort()
+        for file in sorted(os.path.join(folder, name) for name in names):
+            if file.endswith(".json") and os.path.isfile(file):
+                yield file
 
 
 def _stamp(path: str) -> tuple[int, ...]:
@@ -1829,26 +1811,22 @@ def _stamp(path: str) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=64)  # a suite makes hundreds of mocks
-def part_of_file(path: str, stamp: tuple[int, ...], beside: bool = False) -> Part:
+def part_of_file(path: str, stamp: tuple[int, ...], beside: bool) -> Part:
     """What a file says; the one `beside` this may be missing, or nothing of ours."""
-    part = Part(path)
-    if beside and not stamp:
-        return part
-    if stamp and not os.path.isfile(path):
+    if not os.path.isfile(path):
+        if beside:
+            return Part("", [], [], [])
         raise SetupError(f"{path}: neither a file nor a folder")
     try:
         with open(path, "rb") as file:
             document = _decode_document(file.read().decode("utf-8-sig"))
         to_json(document)  # UnicodeEncodeError for half a surrogate pair
     except (OSError, ValueError, RecursionError) as error:
-        part.problems.append(f"{path}: cannot be read: {reason_of(error)}")
-        return part
+        raise SetupError(f"{path}: cannot be read: {reason_of(error)}") from None
     ours = isinstance(document, dict) and document.keys() & {"fixtures", "models"}
     if beside and not ours:
-        part.notes.append(f"{path}: no fixtures, passed over")
-        return part
-    part.read(document, f"{path} {stamp} ")
-    return part
+        return Part("", [], [], [f"{path}: no fixtures, passed over"])
+    return part_of(document, path, f"{path} {stamp} ")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> Json:
@@ -1933,13 +1911,10 @@ codes: 17301594"}}},
 ]""")
 
 
-@functools.lru_cache(maxsize=1)
-def scenario_fixtures() -> list[Fixture]:
-    """The scenarios, read like any other fixture."""
-    return [
-        fixture_from_json(entry, "", entry["name"])._replace(built_in=True)
-        for entry in SCENARIOS
-    ]
+SCENARIO_FIXTURES = [
+    fixture_from_json(entry, "", entry["name"])._replace(built_in=True)
+    for entry in SCENARIOS
+]
 
 
 # ============ 5. Jobs, lifecycle, store: Job, status_at, Store ==============================
@@ -2132,7 +2107,7 @@ class Store:
     def _install(self) -> None:  # self._lock is held, or nobody else knows the store yet
         loaded = self.loaded
         # Each made aside: it is read without the lock.
-        self.fixtures = [*self._added, *scenario_fixtures(), *loaded.fixtures]
+        self.fixtures = [*self._added, *SCENARIO_FIXTURES, *loaded.fixtures]
         by_id = {model.id: model for model in loaded.models}
         self._models = {model.canonical_slug: model for model in loaded.models} | by_id
 
@@ -2171,15 +2146,13 @@ class Store:
     # ---- Fixtures and models
 
     def reload_if_edited(self) -> str | None:
-        """Take an edited fixture file over; the reason if it has become invalid."""
-        fresh = {path: _stamp(path) for path in self.loaded.stamps}
-        if fresh == self.loaded.stamps:
+        """Take an edited fixture file over; the reason, each time, while it is invalid."""
+        stamps = self.loaded.stamps
+        if stamps == {path: _stamp(path) for path in stamps}:
             return None
-        stamps: Stamps = {}
         try:
-            loaded = load_fixtures(self.config, stamps)
+            loaded = load_fixtures(self.config)
         except SetupError as error:
-            self.loaded = self.loaded._replace(stamps={**fresh, **stamps})
             return str(error)
         with self._lock:
             self.loaded = loaded
@@ -4037,7 +4010,7 @@ class Recorder:
         path = os.path.join(self._folder, "recorded.json")
         if os.path.exists(path):
             # If it is broken, SetupError: else the next recording would wipe it out.
-            for fixture in load_fixtures(Config(fixtures=[path]), {}).fixtures:
+            for fixture in load_fixtures(Config(fixtures=[path])).fixtures:
                 self._fixtures[json.dumps(fixture.source["match"])] = fixture.source
 
     def pass_on(self, request: Request, job_id: str) -> Response:
@@ -4623,7 +4596,7 @@ def verdict_of(
     findings = [finding for finding in findings if finding["rule"] not in trial.excused]
     errors = [finding["text"] for finding in findings if finding["level"] == "error"]
     said = [f"{finding['rule']}: {finding['text']}" for finding in findings]
-    reason = ""
+    passed = False
     if stopped_after and not trial.endless:
         reason = f"still running after {stopped_after:g} s: stopped"
     elif succeeded and not delivered:
@@ -4636,9 +4609,11 @@ def verdict_of(
         reason = "gave up, although patience gets the clip"
     elif not arrived and not stopped_after:
         reason = "no request arrived: does it use OPENROUTER_BASE_URL?"
-    passed = not reason
-    if passed:
-        reason = "clip delivered" if delivered else "failure told as such"
+    else:
+        passed = True
+        reason = "failure told as such"
+        if delivered:
+            reason = "clip delivered"
         if stopped_after:
             reason = f"never gave up: stopped after {stopped_after:g} s"
     return {"passed": passed, "reason": reason, "delivered": delivered, "findings": said}
@@ -5661,7 +5636,7 @@ class VideoMock:
         self._additions = itertools.count(1)  # of fixtures; names those that have none
         started = _real_time() - _monotonic()
         self._clock = clock or (lambda: started + _monotonic())
-        self._begin(load_fixtures(self.config, {}))
+        self._begin(load_fixtures(self.config))
         self.recorder = Recorder(self)
 
     def _begin(self, loaded: Loaded) -> None:
@@ -7124,7 +7099,7 @@ def _trial_lines(row: Json, coloured: bool) -> Iterator[str]:
 def validate(config: Config, out: TextIO, say: Say) -> int:
     """Read the fixtures and say all that is wrong; 0 if nothing is."""
     try:
-        loaded = load_fixtures(config, {})
+        loaded = load_fixtures(config)
         Store(config, loaded, _real_time)  # checks the faults, too
     except SetupError as error:
         for problem in error.args:
