@@ -76,7 +76,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from http.server import ThreadingHTTPServer
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import IO, Any, Literal, NamedTuple, TextIO
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 __all__ = [
@@ -2071,7 +2071,7 @@ class Note:
     struck: Fault | None = None
     route = ""  # name of the handler
     shown: Status | None = None  # by a poll, or where there is no content yet
-    to_the_end = False  # of a range: whether it ends where the clip does
+    to_the_end = False  # whether the answer ends where a clip does
     ms = 0.0
     seq = 0
     time = 0.0
@@ -3387,6 +3387,7 @@ def clip_response(
         raise ApiError(502) from None  # the fixture's file has gone since it was read
     headers = (("Content-Type", "video/mp4"), *headers)
     part = range(size)
+    request.note.to_the_end = True
     if not ranges:
         return Response(200, headers=headers, stream=_blocks(clip, part))
     status = 200
@@ -4025,10 +4026,9 @@ class Recorder:
         self._folder = mock.config.record
         self._lock = threading.Lock()  # guards what writes the fields below, and the files
         self._fixtures: dict[str, Json] = {}  # by their match as JSON
-        # By the upstream's ids: running jobs, each with its match and when it was submitted;
-        # the fixtures of those that ended; where the signed urls lead, by index as well.
-        self._running: dict[str, tuple[Json, float]] = {}
-        self._ended: dict[str, Json] = {}
+        # By the upstream's ids: what is known of a job so far, as a fixture; where the signed
+        # urls lead, by index as well.
+        self._jobs: dict[str, Json] = {}
         self._signed: dict[tuple[str, int], str] = {}
         self.differences: list[str] = []
         if not self._folder:
@@ -4046,7 +4046,6 @@ class Recorder:
     def pass_on(self, request: Request, job_id: str) -> Response:
         """The upstream's answer with URLs on the mock's origin; 502 if there is none."""
         # 1. Ask.
-        route = request.note.route
         index = index_of(request)
         url = self._mock.config.upstream.rstrip("/") + request.url.removeprefix(API)
         sent = request.headers.items()
@@ -4061,21 +4060,10 @@ class Recorder:
         response = Response(answer.status, body or b"", (*kept, *_API_HEADERS))
 
         # 2. Learn from it.
-        value = None
-        with contextlib.suppress(ValueError):
-            value = parse_json(response.body)
         if request.method != "HEAD":
-            kind = answer.headers.get("content-type", "")
-            self._keep_differences(
-                differences_from_contract(route, answer.status, kind, value)
-            )
-        form = _form_of(route, answer.status, value)
-        if form in _CONTRACT and isinstance(value, dict):
-            fields = _known(_CONTRACT[form], value)
             with self._lock:
-                self._learn(request, answer, value, fields)
-                self._rewrite(value, fields, self._mock.links(request))
-            response = response._replace(body=to_json(value))
+                learnt = self._learn(request, answer, response.body)
+            response = response._replace(body=learnt)
 
         # 3. A clip goes on as it comes.
         if body is None:
@@ -4083,20 +4071,27 @@ class Recorder:
             response = response._replace(stream=stream, live=True)
         return response
 
-    def _keep_differences(self, found: Iterable[str]) -> None:
-        with self._lock:
-            fresh = [text for text in dict.fromkeys(found) if text not in self.differences]
-            if fresh:
-                self.differences += fresh
-                self._write_json("differences.json", {"_differences": self.differences})
-
-    def _learn(self, request: Request, answer: Any, value: Json, fields: Json) -> None:
+    def _learn(self, request: Request, answer: Any, body: bytes) -> bytes:
+        """Keep what an answer says and how it differs; its body, as the client gets it."""
         # self._lock is held
         route = request.note.route
+        status = answer.status
+        kind = answer.headers.get("content-type", "")
+        value = None
+        with contextlib.suppress(ValueError):
+            value = parse_json(body)
+        for text in differences_from_contract(route, status, kind, value):
+            if text not in self.differences:
+                self.differences.append(text)
+                self._write_json("differences.json", {"_differences": self.differences})
+        if not isinstance(value, dict):
+            return body
+        contract = _CONTRACT.get(_form_of(route, status, value), {"properties": {}})
+        fields = _known(contract, value)
         if route == "create_video":
             self._learn_submit(request, answer, fields)
-        elif fields.get("status") in ENDING_NAMES and fields.get("id") in self._running:
-            self._learn_ending(fields)
+        elif fields.get("status") in ENDING_NAMES and fields.get("id") in self._jobs:
+            self._learn_ending(self._jobs[fields["id"]], fields)
         elif route == "list_video_models" and isinstance(value.get("data"), list):
             models = [
                 _known(MODEL_SCHEMA, model)
@@ -4105,6 +4100,10 @@ class Recorder:
             ]
             if models:
                 self._write_json("models.json", {"models": models})
+        if "id" not in fields:
+            return body
+        self._rewrite(value, fields, self._mock.links(request))
+        return to_json(value)
 
     def _learn_submit(self, request: Request, answer: Any, fields: Json) -> None:
         # self._lock is held
@@ -4112,31 +4111,31 @@ class Recorder:
             submit = parse_video_request(request.body)
         except SchemaError:
             return  # no fixture could take it
-        match = _recorded_match(submit)
+        fixture = {
+            "match": _recorded_match(submit),
+            "response": {"video": {"count": 1}},
+            "_submitted": _real_time(),
+        }
         if "id" in fields:
-            self._running[fields["id"]] = (match, _monotonic())
+            self._jobs[fields["id"]] = fixture
         elif answer.status >= 400:
             response = {"status": answer.status, "error": fields.get("error", {})}
             retry_after = answer.headers.get("retry-after", "")
             if retry_after.isdecimal():
                 response["retryAfter"] = request.note.retry_after = int(retry_after)
-            self._keep({"match": match, "response": response})
+            self._keep({**fixture, "response": response})
 
-    def _learn_ending(self, fields: Json) -> None:  # self._lock is held
-        job_id = fields["id"]
-        match, started = self._running.pop(job_id)
-        video: Json = {key: fields[key] for key in ("status", "error") if key in fields}
+    def _learn_ending(self, fixture: Json, fields: Json) -> None:  # self._lock is held
+        video = fixture["response"]["video"]
+        video.update({key: fields[key] for key in ("status", "error") if key in fields})
         video.update(fields.get("usage", {}))
         video["stored"] = "urls" in fields
         video["count"] = len(fields.get("unsigned_urls", ()))
-        took = f"{_monotonic() - started:.1f} s"
-        self._ended[job_id] = {"match": match, "response": {"video": video}, "_took": took}
-        self._keep(self._ended[job_id])
+        fixture.setdefault("_took", f"{_real_time() - fixture['_submitted']:.1f} s")
+        self._keep(fixture)
 
     def _rewrite(self, value: Json, fields: Json, links: Links) -> None:
         # self._lock is held
-        if "id" not in fields:
-            return
         job_id = fields["id"]
         if "polling_url" in fields:
             value["polling_url"] = links.polling_url(job_id)
@@ -4156,18 +4155,20 @@ class Recorder:
         except SetupError as error:
             self._mock.notice(printable(f"not recorded: {error}"))
             return
-        self._fixtures[json.dumps(fixture["match"])] = fixture
+        self._fixtures[json.dumps(fixture["match"])] = json_copy(fixture)
         self._write_json("recorded.json", {"fixtures": list(self._fixtures.values())})
 
     def _write_json(self, name: str, document: Json) -> None:  # self._lock is held
         text = json.dumps(document, indent=2, ensure_ascii=False)
-        self._write(name, [text.encode()])
+        self._write(name, io.BytesIO(text.encode()))
 
-    def _write(self, name: str, blocks: Iterable[bytes]) -> None:  # self._lock is held
+    def _write(self, name: str, source: IO[bytes]) -> None:  # self._lock is held
+        import shutil  # only recording needs it
+
         path = os.path.join(self._folder, name)
         try:
             with open(f"{path}.part", "wb") as file:
-                file.writelines(blocks)
+                shutil.copyfileobj(source, file)
             os.replace(f"{path}.part", path)
         except OSError as error:
             self._mock.notice(printable(f"not recorded: {path}: {error.strerror}"))
@@ -4186,12 +4187,11 @@ class Recorder:
             except http.client.HTTPException as error:
                 text = f"the upstream's download broke off: {error}"
                 raise ConnectionError(text) from None
-            clip.seek(0)
-            fixture = self._ended.get(job_id)
+            fixture = self._jobs.get(job_id)
             if answer.status == 200 and fixture:
-                blocks = iter(lambda: clip.read(_BLOCK_BYTES), b"")
+                clip.seek(0)
                 with self._lock:
-                    self._write(_clip_name(fixture, index), blocks)
+                    self._write(_clip_name(fixture, index), clip)
                     self._keep(fixture)
 
 
@@ -4310,9 +4310,7 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
 def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]]:
     # Production strips unknown top-level keys silently.
     for key in [key for key in body if key not in _FIELDS]:
-        cure = _MISTAKEN_FIELDS.get(key)
-        if cure is None:
-            cure = "".join(most_like(key, _FIELDS))
+        cure = _MISTAKEN_FIELDS.get(key, "".join(most_like(key, _FIELDS)))
         advice = f'use "{cure}"' if cure else "leave it out, there is no such thing here"
         text = f'"{key}" is no field of this API: it is dropped silently'
         if job is not None:
@@ -4363,10 +4361,9 @@ def _contradicts(size: tuple[int, int], shape: Shape) -> bool:
 
 def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator[Seen]:
     """What all requests about one job show."""
-    submits = [request for request in course if request.note.route == "create_video"]
-    polls = [request for request in course if request.note.route == "get_video"]
     downloads = [request for request in course if request.note.route == "get_video_content"]
-    ends = [poll for poll in polls if poll.note.shown in ENDINGS]
+    asked = [request for request in course if request.note.route != "get_video_content"]
+    ends = [poll for poll in asked if poll.note.shown in ENDINGS]
     told = [poll for poll in ends if poll.note.delivered is not False]
     late = [poll for poll in told[1:] if _seconds_between(told[0], poll) >= 0]
     if len(late) > 1:  # one more is fine
@@ -4377,10 +4374,10 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
             late,
         )
 
-    knows_id = any(submit.note.delivered for submit in submits)
+    knows_id = any(request.note.delivered for request in asked)
     knows_end = told or any(download.note.status == 200 for download in downloads)
     if knows_id and not knows_end and not job.callback_url:  # else it waits for the webhook
-        last = (submits + polls)[-1]
+        last = asked[-1]
         status = last.note.status
         if status == 200 and last.note.struck and last.note.struck.source.get("body"):
             return  # who knows what that told the client
@@ -4411,12 +4408,9 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
 
 def is_whole_clip(request: Request, job: Job | None) -> bool:
     """Whether the clip, to its end, left the socket with the answer to this request."""
-    note = request.note
-    if job is None or (request.method, note.route) != ("GET", "get_video_content"):
+    if job is None or job.plan.clip == b"" or request.method == "HEAD":
         return False
-    replaced = note.struck is not None and note.struck.prevents
-    is_clip = note.status == 200 or (note.status == 206 and note.to_the_end)
-    return is_clip and not replaced and note.delivered is True and job.plan.clip != b""
+    return request.note.to_the_end and request.note.delivered is True
 
 
 def _seconds_between(first: Request, again: Request) -> float:
@@ -4436,20 +4430,12 @@ def _again(
         before[key] = request
 
 
-def _order_of(submit: Request) -> str:
-    """What a submit orders: its body without what only names this try."""
-    body = shown_body(submit.body)
-    if isinstance(body, dict):  # of a huge one only the beginning is kept, as text
-        body = {key: body[key] for key in body if key not in _NAMES_OF_A_TRY}
-    return json.dumps(body, sort_keys=True)
-
-
 def _mistakes_in_repeating(
     requests: list[Request], jobs: Mapping[str, Job]
 ) -> Iterator[Seen]:
     submits = [request for request in requests if request.note.route == "create_video"]
     paid = [submit for submit in submits if submit.note.job_id]
-    for first, again in _again(paid, lambda r: (scope_of(r), _order_of(r))):
+    for first, again in _again(paid, lambda r: (scope_of(r), r.body)):
         if first.note.delivered is False:
             made = [jobs.get(submit.note.job_id or "") for submit in (first, again)]
             cost = sum(job.cost or 0 for job in made if job)
