@@ -2071,7 +2071,7 @@ class Note:
     struck: Fault | None = None
     route = ""  # name of the handler
     shown: Status | None = None  # by a poll, or where there is no content yet
-    to_the_end = False  # whether the answer ends where a clip does
+    to_the_end = False  # whether the answer ends where a clip does that is not empty
     ms = 0.0
     seq = 0
     time = 0.0
@@ -3387,7 +3387,7 @@ def clip_response(
         raise ApiError(502) from None  # the fixture's file has gone since it was read
     headers = (("Content-Type", "video/mp4"), *headers)
     part = range(size)
-    request.note.to_the_end = True
+    request.note.to_the_end = size > 0
     if not ranges:
         return Response(200, headers=headers, stream=_blocks(clip, part))
     status = 200
@@ -3397,7 +3397,7 @@ def clip_response(
         status = 206
         part = asked
         headers += (("Content-Range", f"bytes {part.start}-{part.stop - 1}/{size}"),)
-    request.note.to_the_end = part.stop == size
+    request.note.to_the_end = 0 < part.stop == size
     return Response(status, headers=headers, stream=_blocks(clip, part), length=len(part))
 
 
@@ -4025,7 +4025,7 @@ class Recorder:
         self._mock = mock
         self._folder = mock.config.record
         self._lock = threading.Lock()  # guards what writes the fields below, and the files
-        self._fixtures: dict[str, Json] = {}  # by their match as JSON
+        self._fixtures: dict[str, Json] = {}  # by the name of their first clip
         # By the upstream's ids: what is known of a job so far, as a fixture; where the signed
         # urls lead, by index as well.
         self._jobs: dict[str, Json] = {}
@@ -4041,7 +4041,7 @@ class Recorder:
         if os.path.exists(path):
             # If it is broken, SetupError: else the next recording would wipe it out.
             for fixture in load_fixtures(Config(fixtures=[path]), {}).fixtures:
-                self._fixtures[json.dumps(fixture.source["match"])] = fixture.source
+                self._fixtures[_clip_name(fixture.source, 0)] = fixture.source
 
     def pass_on(self, request: Request, job_id: str) -> Response:
         """The upstream's answer with URLs on the mock's origin; 502 if there is none."""
@@ -4155,7 +4155,7 @@ class Recorder:
         except SetupError as error:
             self._mock.notice(printable(f"not recorded: {error}"))
             return
-        self._fixtures[json.dumps(fixture["match"])] = json_copy(fixture)
+        self._fixtures[clip] = json_copy(fixture)
         self._write_json("recorded.json", {"fixtures": list(self._fixtures.values())})
 
     def _write_json(self, name: str, document: Json) -> None:  # self._lock is held
@@ -4182,11 +4182,10 @@ class Recorder:
                 while block := answer.read1(_BLOCK_BYTES):
                     clip.write(block)
                     yield block
-                if answer.length:
-                    raise http.client.IncompleteRead(b"", answer.length)
-            except http.client.HTTPException as error:
-                text = f"the upstream's download broke off: {error}"
-                raise ConnectionError(text) from None
+            except http.client.HTTPException:
+                raise ConnectionError("the upstream's download broke off") from None
+            if answer.length:
+                raise ConnectionError("the upstream's download was cut short")
             fixture = self._jobs.get(job_id)
             if answer.status == 200 and fixture:
                 clip.seek(0)
@@ -4200,8 +4199,8 @@ def _clip_name(fixture: Json, index: int) -> str:
     return f"{hashlib.sha256(match).hexdigest()[:12]}-{index}.mp4"
 
 
-_NAMES_OF_A_TRY = ("session_id", "trace", "user")  # another one orders the same
-_UNRECORDED = ("model", "prompt", "callback_url", *_NAMES_OF_A_TRY)
+# The match has its own place for it, or another one orders the same.
+_UNRECORDED = ("model", "prompt", "callback_url", "session_id", "trace", "user")
 
 
 def _recorded_match(submit: VideoRequest) -> Json:
@@ -4277,7 +4276,7 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
         kind = request.headers.get("content-type", "").partition(";")[0]
         if isinstance(body, dict):
             yield from _mistakes_in_submit(body, job)
-        elif "form" in kind and not request.body.lstrip().startswith((b"{", b"[")):
+        elif "form" in kind and not request.body.lstrip().startswith(b"{"):
             # As the OpenAI SDK sends it; JSON has this type from curl.
             text = f"A submit came as {kind}: this API takes JSON; send application/json"
             yield "not-json", text
@@ -4363,8 +4362,11 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
     """What all requests about one job show."""
     downloads = [request for request in course if request.note.route == "get_video_content"]
     asked = [request for request in course if request.note.route != "get_video_content"]
-    ends = [poll for poll in asked if poll.note.shown in ENDINGS]
-    told = [poll for poll in ends if poll.note.delivered is not False]
+    told = [
+        poll
+        for poll in asked
+        if poll.note.shown in ENDINGS and poll.note.delivered is not False
+    ]
     late = [poll for poll in told[1:] if _seconds_between(told[0], poll) >= 0]
     if len(late) > 1:  # one more is fine
         yield (
@@ -4397,7 +4399,7 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
         by_index[download.parameters.get("index") or "0"].append(download)
     for tries in by_index.values():
         over = [t for t in tries if t.note.status == 200 and t.note.delivered is not None]
-        if tries[-1:] == over and not any(is_whole_clip(t, job) for t in tries):
+        if tries[-1:] == over and not any(map(is_whole_clip, tries)):
             yield (
                 "broken-download-kept",
                 "The only download of this job was not a whole clip, and not tried again: "
@@ -4406,11 +4408,10 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
             )
 
 
-def is_whole_clip(request: Request, job: Job | None) -> bool:
-    """Whether the clip, to its end, left the socket with the answer to this request."""
-    if job is None or job.plan.clip == b"" or request.method == "HEAD":
-        return False
-    return request.note.to_the_end and request.note.delivered is True
+def is_whole_clip(request: Request) -> bool:
+    """Whether a clip, to its end, left the socket with the answer to this request."""
+    note = request.note
+    return request.method == "GET" and note.to_the_end and note.delivered is True
 
 
 def _seconds_between(first: Request, again: Request) -> float:
@@ -4418,13 +4419,12 @@ def _seconds_between(first: Request, again: Request) -> float:
     return again.note.time - again.note.ms / 1000 - first.note.time
 
 
-def _again(
-    requests: Iterable[Request], key_of: Callable[[Request], Any]
-) -> Iterator[tuple[Request, Request]]:
-    """Each request with the next of the same key, if it was sent after the answer."""
+def _again(requests: Iterable[Request], *fields: str) -> Iterator[tuple[Request, Request]]:
+    """Each request with its scope's next one that is alike in these fields, if that was sent
+    after the answer."""
     before: dict[Any, Request] = {}
     for request in requests:
-        key = key_of(request)
+        key = (scope_of(request), *[getattr(request, field) for field in fields])
         if key in before and _seconds_between(before[key], request) >= 0:
             yield before[key], request
         before[key] = request
@@ -4433,9 +4433,8 @@ def _again(
 def _mistakes_in_repeating(
     requests: list[Request], jobs: Mapping[str, Job]
 ) -> Iterator[Seen]:
-    submits = [request for request in requests if request.note.route == "create_video"]
-    paid = [submit for submit in submits if submit.note.job_id]
-    for first, again in _again(paid, lambda r: (scope_of(r), r.body)):
+    paid = [r for r in requests if r.note.route == "create_video" and r.note.job_id]
+    for first, again in _again(paid, "body"):
         if first.note.delivered is False:
             made = [jobs.get(submit.note.job_id or "") for submit in (first, again)]
             cost = sum(job.cost or 0 for job in made if job)
@@ -4445,7 +4444,7 @@ def _mistakes_in_repeating(
                 "not repeat a POST whose answer never came",
                 [first, again],
             )
-    for first, again in _again(requests, lambda r: (scope_of(r), r.method, r.path)):
+    for first, again in _again(requests, "method", "path"):
         waited = _seconds_between(first, again)
         asked = first.note.retry_after or 0
         if waited < asked - 0.1:
@@ -4455,13 +4454,10 @@ def _mistakes_in_repeating(
                 "prolongs the limit; wait as long as it says",
                 [first, again],
             )
-    for first, again in _again(
-        requests,
-        lambda r: (scope_of(r), r.method, r.url, r.headers.get("authorization"), r.body),
-    ):
+    for first, again in _again(requests, "method", "url", "body"):
         note = first.note
-        if note.route in ("", "get_key"):
-            continue  # keys may be tried; of what no handler took, the body is unknown
+        if not note.route:
+            continue  # of what no handler took, the body is unknown
         if note.status == again.note.status and note.status in (400, 401, 402, 403, 413):
             said = repr(note.error) if note.error else "its message"
             yield (
@@ -6052,10 +6048,7 @@ class VideoMock:
         trial, jobs = TRIALS[self.config.trial], self.store.all_jobs()
         requests = list(self.store.newest_requests())
         arrived = bool(requests)
-        delivered = any(
-            is_whole_clip(request, jobs.get(request.note.job_id or ""))
-            for request in requests
-        )
+        delivered = any(map(is_whole_clip, requests))
         models = {job.submit.model for job in jobs.values()}
         unlisted = [model for model in models if self.store.listed_model(model) is None]
         findings = self.findings()
