@@ -4127,10 +4127,12 @@ class Recorder:
 
     def _learn_ending(self, fixture: Json, fields: Json) -> None:  # self._lock is held
         video = fixture["response"]["video"]
-        video.update({key: fields[key] for key in ("status", "error") if key in fields})
-        video.update(fields.get("usage", {}))
-        video["stored"] = "urls" in fields
-        video["count"] = len(fields.get("unsigned_urls", ()))
+        video.update(
+            {key: fields[key] for key in ("status", "error") if key in fields},
+            stored="urls" in fields,
+            count=len(fields.get("unsigned_urls", ())),
+            **fields.get("usage", {}),
+        )
         fixture.setdefault("_took", f"{_real_time() - fixture['_submitted']:.1f} s")
         self._keep(fixture)
 
@@ -4310,11 +4312,14 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
     # Production strips unknown top-level keys silently.
     for key in [key for key in body if key not in _FIELDS]:
         cure = _MISTAKEN_FIELDS.get(key, "".join(most_like(key, _FIELDS)))
-        advice = f'use "{cure}"' if cure else "leave it out, there is no such thing here"
         text = f'"{key}" is no field of this API: it is dropped silently'
         if job is not None:
             text += " and the job billed"
-        yield "ignored-field", f"{text}; {advice}"
+        if cure:
+            text += f'; use "{cure}"'
+        else:
+            text += "; leave it out, there is no such thing here"
+        yield "ignored-field", text
     if body.get("frame_images") and body.get("input_references"):
         yield (
             "references-dropped",
@@ -4327,8 +4332,11 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
     shape = job.submit.shape
     size = parse_size(shape.size or "")
     if size and _contradicts(size, shape):
-        text = f"size {shape.size} wins over the resolution or aspect_ratio beside it"
-        yield "size-conflict", f"{text}; send one of them"
+        yield (
+            "size-conflict",
+            f"size {shape.size} wins over the resolution or aspect_ratio beside it; send one "
+            "of them",
+        )
     for key in ("seed", "generate_audio"):
         if body.get(key, False) is not False and getattr(model, key) is False:
             yield (
@@ -4342,10 +4350,10 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
     listed = ", ".join(allowed) or "none"
     for slug, options in body.get("provider", {}).get("options", {}).items():
         for key in [key for key in options if key not in allowed]:
-            text = (
-                f"provider.options.{slug}.{key} is dropped: {model.id} passes on {listed}"
+            yield (
+                "unknown-option",
+                f"provider.options.{slug}.{key} is dropped: {model.id} passes on {listed}",
             )
-            yield "unknown-option", text
 
 
 def _contradicts(size: tuple[int, int], shape: Shape) -> bool:
@@ -4459,11 +4467,10 @@ def _mistakes_in_repeating(
         if not note.route:
             continue  # of what no handler took, the body is unknown
         if note.status == again.note.status and note.status in (400, 401, 402, 403, 413):
-            said = repr(note.error) if note.error else "its message"
             yield (
                 "refusal-retried",
                 f"The same request again after a {note.status}, which it will get again: show "
-                f"{said} to your user instead",
+                f"{note.error or 'its message'!r} to your user instead",
                 [first, again],
             )
 
