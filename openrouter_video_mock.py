@@ -2071,7 +2071,7 @@ class Note:
     struck: Fault | None = None
     route = ""  # name of the handler
     shown: Status | None = None  # by a poll, or where there is no content yet
-    to_the_end = False  # whether the answer ends where a clip does that is not empty
+    to_the_end = False  # whether it was answered with the end of a clip, not an empty one
     ms = 0.0
     seq = 0
     time = 0.0
@@ -3900,7 +3900,7 @@ _CONTRACT: dict[str, Json] = json.loads("""{
   "create_video": {"status": 202, "type": "object", "required": ["id", "polling_url", "status"],
     "properties": {"id": {"type": "string"}, "polling_url": {"type": "string"},
       "status": {"enum": ["pending"]}}},
-  "waiting": {"type": "object", "required": ["id", "generation_id", "polling_url", "status"],
+  "get_video": {"type": "object", "required": ["id", "generation_id", "polling_url", "status"],
     "properties": {"id": {"type": "string"}, "generation_id": {"type": "string"},
       "polling_url": {"type": "string"}, "status": {"enum": ["pending", "in_progress"]}}},
   "completed": {"type": "object",
@@ -3925,7 +3925,6 @@ _CONTRACT: dict[str, Json] = json.loads("""{
   "list_video_models": {"type": "object", "required": ["data"],
     "properties": {"data": {"type": "array"}}}
 }""")
-_FORM_OF_POLL = {**dict.fromkeys(ENDING_NAMES, "failed"), "completed": "completed"}
 _CONTRACT["list_video_models"]["properties"]["data"]["items"] = {
     **MODEL_SCHEMA,
     "required": list(Model("", "").to_wire()),
@@ -3947,8 +3946,10 @@ def _form_of(route: str, status: int, answer: Any) -> str:
         return "schema failure"
     if status >= 400:
         return "error"
-    if route == "get_video":
-        return _FORM_OF_POLL.get(str(fields.get("status")), "waiting")
+    if fields.get("status") == "completed":
+        return "completed"
+    if fields.get("status") in ENDING_NAMES:
+        return "failed"
     return route
 
 
@@ -4048,28 +4049,34 @@ class Recorder:
         # 1. Ask.
         index = index_of(request)
         url = self._mock.config.upstream.rstrip("/") + request.url.removeprefix(API)
-        sent = request.headers.items()
-        headers = {k: v for k, v in sent if not re.fullmatch(_UNSENT_HEADERS, k)}
+        headers = {
+            name: value
+            for name, value in request.headers.items()
+            if not re.fullmatch(_UNSENT_HEADERS, name)
+        }
         if "signature" in request.parameters:  # which may lead to another host
             url = self._signed.get((job_id, index), url)
             for name in _SECRET_HEADERS:
                 headers.pop(name, None)
         answer, body = _ask(url, request, headers)
-        came = answer.headers.items()
-        kept = [(k, " ".join(v.split())) for k, v in came if re.fullmatch(_KEPT_HEADERS, k)]
-        response = Response(answer.status, body or b"", (*kept, *_API_HEADERS))
+        kept = [
+            (name, " ".join(value.split()))
+            for name, value in answer.headers.items()
+            if re.fullmatch(_KEPT_HEADERS, name)
+        ]
 
-        # 2. Learn from it.
+        # 2. A clip goes on as it comes.
+        stream = None
+        if body is None:
+            body = b""
+            stream = self._stream(answer, job_id, index)
+
+        # 3. Learn from it.
         if request.method != "HEAD":
             with self._lock:
-                learnt = self._learn(request, answer, response.body)
-            response = response._replace(body=learnt)
-
-        # 3. A clip goes on as it comes.
-        if body is None:
-            stream = self._stream(answer, job_id, index)
-            response = response._replace(stream=stream, live=True)
-        return response
+                body = self._learn(request, answer, body)
+        live = stream is not None
+        return Response(answer.status, body, (*kept, *_API_HEADERS), stream, live=live)
 
     def _learn(self, request: Request, answer: Any, body: bytes) -> bytes:
         """Keep what an answer says and how it differs; its body, as the client gets it."""
@@ -4086,12 +4093,14 @@ class Recorder:
                 self._write_json("differences.json", {"_differences": self.differences})
         if not isinstance(value, dict):
             return body
+        # What the contract does not know is passed on as it is.
         contract = _CONTRACT.get(_form_of(route, status, value), {"properties": {}})
         fields = _known(contract, value)
+        job = self._jobs.get(fields.get("id", ""))
         if route == "create_video":
             self._learn_submit(request, answer, fields)
-        elif fields.get("status") in ENDING_NAMES and fields.get("id") in self._jobs:
-            self._learn_ending(self._jobs[fields["id"]], fields)
+        elif job and "_took" not in job and fields.get("status") in ENDING_NAMES:
+            self._learn_ending(job, fields)
         elif route == "list_video_models" and isinstance(value.get("data"), list):
             models = [
                 _known(MODEL_SCHEMA, model)
@@ -4133,7 +4142,7 @@ class Recorder:
             count=len(fields.get("unsigned_urls", ())),
             **fields.get("usage", {}),
         )
-        fixture.setdefault("_took", f"{_real_time() - fixture['_submitted']:.1f} s")
+        fixture["_took"] = f"{_real_time() - fixture['_submitted']:.1f} s"
         self._keep(fixture)
 
     def _rewrite(self, value: Json, fields: Json, links: Links) -> None:
@@ -4201,8 +4210,8 @@ def _clip_name(fixture: Json, index: int) -> str:
     return f"{hashlib.sha256(match).hexdigest()[:12]}-{index}.mp4"
 
 
-# The match has its own place for it, or another one orders the same.
-_UNRECORDED = ("model", "prompt", "callback_url", "session_id", "trace", "user")
+_NAMES_OF_A_TRY = ("session_id", "trace", "user")  # another one orders the same
+_UNRECORDED = ("model", "prompt", "callback_url", *_NAMES_OF_A_TRY)
 
 
 def _recorded_match(submit: VideoRequest) -> Json:
@@ -4397,9 +4406,8 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
         text += ": the job goes on and is paid; keep polling until it ends"
         yield "abandoned", text, [last]
 
-    elsewhere = job.plan.unsigned_urls is not None
-    completed = told and job.ending is Status.COMPLETED
-    if completed and job.plan.outputs and not downloads and not elsewhere:
+    fetchable = job.plan.outputs and job.plan.unsigned_urls is None
+    if told and job.ending is Status.COMPLETED and fetchable and not downloads:
         text = "Completed, and no output was downloaded; it is kept for a day only"
         yield "never-downloaded", text, told[:1]
     by_index = defaultdict(list)
@@ -4438,11 +4446,23 @@ def _again(requests: Iterable[Request], *fields: str) -> Iterator[tuple[Request,
         before[key] = request
 
 
+def _order_of(submit: Request) -> bytes:
+    """What a submit orders: its body without what only names this try."""
+    body = shown_body(submit.body)
+    if isinstance(body, dict):  # of a huge one only the beginning is kept, as text
+        body = {key: body[key] for key in body if key not in _NAMES_OF_A_TRY}
+    return to_json(body)
+
+
 def _mistakes_in_repeating(
     requests: list[Request], jobs: Mapping[str, Job]
 ) -> Iterator[Seen]:
-    paid = [r for r in requests if r.note.route == "create_video" and r.note.job_id]
-    for first, again in _again(paid, "body"):
+    orders = [
+        request._replace(body=_order_of(request))
+        for request in requests
+        if request.note.route == "create_video" and request.note.job_id
+    ]
+    for first, again in _again(orders, "body"):
         if first.note.delivered is False:
             made = [jobs.get(submit.note.job_id or "") for submit in (first, again)]
             cost = sum(job.cost or 0 for job in made if job)
