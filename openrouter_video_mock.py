@@ -76,7 +76,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from http.server import ThreadingHTTPServer
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import IO, Any, Literal, NamedTuple, TextIO
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 __all__ = [
@@ -2046,7 +2046,7 @@ class Note:
     struck: Fault | None = None
     route = ""  # name of the handler
     shown: Status | None = None  # by a poll, or where there is no content yet
-    to_the_end = False  # of a range: whether it ends where the clip does
+    to_the_end = False  # whether it was answered with the end of a clip, not an empty one
     ms = 0.0
     seq = 0
     time = 0.0
@@ -3357,6 +3357,7 @@ def clip_response(
         raise ApiError(502) from None  # the fixture's file has gone since it was read
     headers = (("Content-Type", "video/mp4"), *headers)
     part = range(size)
+    request.note.to_the_end = size > 0
     if not ranges:
         return Response(200, headers=headers, stream=_blocks(clip, part))
     status = 200
@@ -3366,7 +3367,7 @@ def clip_response(
         status = 206
         part = asked
         headers += (("Content-Range", f"bytes {part.start}-{part.stop - 1}/{size}"),)
-    request.note.to_the_end = part.stop == size
+    request.note.to_the_end = 0 < part.stop == size
     return Response(status, headers=headers, stream=_blocks(clip, part), length=len(part))
 
 
@@ -3869,7 +3870,7 @@ _CONTRACT: dict[str, Json] = json.loads("""{
   "create_video": {"status": 202, "type": "object", "required": ["id", "polling_url", "status"],
     "properties": {"id": {"type": "string"}, "polling_url": {"type": "string"},
       "status": {"enum": ["pending"]}}},
-  "waiting": {"type": "object", "required": ["id", "generation_id", "polling_url", "status"],
+  "get_video": {"type": "object", "required": ["id", "generation_id", "polling_url", "status"],
     "properties": {"id": {"type": "string"}, "generation_id": {"type": "string"},
       "polling_url": {"type": "string"}, "status": {"enum": ["pending", "in_progress"]}}},
   "completed": {"type": "object",
@@ -3894,7 +3895,6 @@ _CONTRACT: dict[str, Json] = json.loads("""{
   "list_video_models": {"type": "object", "required": ["data"],
     "properties": {"data": {"type": "array"}}}
 }""")
-_FORM_OF_POLL = {**dict.fromkeys(ENDING_NAMES, "failed"), "completed": "completed"}
 _CONTRACT["list_video_models"]["properties"]["data"]["items"] = {
     **MODEL_SCHEMA,
     "required": list(Model("", "").to_wire()),
@@ -3916,8 +3916,10 @@ def _form_of(route: str, status: int, answer: Any) -> str:
         return "schema failure"
     if status >= 400:
         return "error"
-    if route == "get_video":
-        return _FORM_OF_POLL.get(str(fields.get("status")), "waiting")
+    if fields.get("status") == "completed":
+        return "completed"
+    if fields.get("status") in ENDING_NAMES:
+        return "failed"
     return route
 
 
@@ -3994,11 +3996,10 @@ class Recorder:
         self._mock = mock
         self._folder = mock.config.record
         self._lock = threading.Lock()  # guards what writes the fields below, and the files
-        self._fixtures: dict[str, Json] = {}  # by their match as JSON
-        # By the upstream's ids: running jobs, each with its match and when it was submitted;
-        # the fixtures of those that ended; where the signed urls lead, by index as well.
-        self._running: dict[str, tuple[Json, float]] = {}
-        self._ended: dict[str, Json] = {}
+        self._fixtures: dict[str, Json] = {}  # by the name of their first clip
+        # By the upstream's ids: what is known of a job so far, as a fixture; where the signed
+        # urls lead, by index as well.
+        self._jobs: dict[str, Json] = {}
         self._signed: dict[tuple[str, int], str] = {}
         self.differences: list[str] = []
         if not self._folder:
@@ -4011,62 +4012,65 @@ class Recorder:
         if os.path.exists(path):
             # If it is broken, SetupError: else the next recording would wipe it out.
             for fixture in load_fixtures(Config(fixtures=[path])).fixtures:
-                self._fixtures[json.dumps(fixture.source["match"])] = fixture.source
+                self._fixtures[_clip_name(fixture.source, 0)] = fixture.source
 
     def pass_on(self, request: Request, job_id: str) -> Response:
         """The upstream's answer with URLs on the mock's origin; 502 if there is none."""
         # 1. Ask.
-        route = request.note.route
         index = index_of(request)
         url = self._mock.config.upstream.rstrip("/") + request.url.removeprefix(API)
-        sent = request.headers.items()
-        headers = {k: v for k, v in sent if not re.fullmatch(_UNSENT_HEADERS, k)}
+        headers = {
+            name: value
+            for name, value in request.headers.items()
+            if not re.fullmatch(_UNSENT_HEADERS, name)
+        }
         if "signature" in request.parameters:  # which may lead to another host
             url = self._signed.get((job_id, index), url)
             for name in _SECRET_HEADERS:
                 headers.pop(name, None)
         answer, body = _ask(url, request, headers)
-        came = answer.headers.items()
-        kept = [(k, " ".join(v.split())) for k, v in came if re.fullmatch(_KEPT_HEADERS, k)]
-        response = Response(answer.status, body or b"", (*kept, *_API_HEADERS))
+        kept = [
+            (name, " ".join(value.split()))
+            for name, value in answer.headers.items()
+            if re.fullmatch(_KEPT_HEADERS, name)
+        ]
 
-        # 2. Learn from it.
-        value = None
-        with contextlib.suppress(ValueError):
-            value = parse_json(response.body)
-        if request.method != "HEAD":
-            kind = answer.headers.get("content-type", "")
-            self._keep_differences(
-                differences_from_contract(route, answer.status, kind, value)
-            )
-        form = _form_of(route, answer.status, value)
-        if form in _CONTRACT and isinstance(value, dict):
-            fields = _known(_CONTRACT[form], value)
-            with self._lock:
-                self._learn(request, answer, value, fields)
-                self._rewrite(value, fields, self._mock.links(request))
-            response = response._replace(body=to_json(value))
-
-        # 3. A clip goes on as it comes.
+        # 2. A clip goes on as it comes.
+        stream = None
         if body is None:
+            body = b""
             stream = self._stream(answer, job_id, index)
-            response = response._replace(stream=stream, live=True)
-        return response
 
-    def _keep_differences(self, found: Iterable[str]) -> None:
-        with self._lock:
-            fresh = [text for text in dict.fromkeys(found) if text not in self.differences]
-            if fresh:
-                self.differences += fresh
-                self._write_json("differences.json", {"_differences": self.differences})
+        # 3. Learn from it.
+        if request.method != "HEAD":
+            with self._lock:
+                body = self._learn(request, answer, body)
+        live = stream is not None
+        return Response(answer.status, body, (*kept, *_API_HEADERS), stream, live=live)
 
-    def _learn(self, request: Request, answer: Any, value: Json, fields: Json) -> None:
+    def _learn(self, request: Request, answer: Any, body: bytes) -> bytes:
+        """Keep what an answer says and how it differs; its body, as the client gets it."""
         # self._lock is held
         route = request.note.route
+        status = answer.status
+        kind = answer.headers.get("content-type", "")
+        value = None
+        with contextlib.suppress(ValueError):
+            value = parse_json(body)
+        for text in differences_from_contract(route, status, kind, value):
+            if text not in self.differences:
+                self.differences.append(text)
+                self._write_json("differences.json", {"_differences": self.differences})
+        if not isinstance(value, dict):
+            return body
+        # What the contract does not know is passed on as it is.
+        contract = _CONTRACT.get(_form_of(route, status, value), {"properties": {}})
+        fields = _known(contract, value)
+        job = self._jobs.get(fields.get("id", ""))
         if route == "create_video":
             self._learn_submit(request, answer, fields)
-        elif fields.get("status") in ENDING_NAMES and fields.get("id") in self._running:
-            self._learn_ending(fields)
+        elif job and "_took" not in job and fields.get("status") in ENDING_NAMES:
+            self._learn_ending(job, fields)
         elif route == "list_video_models" and isinstance(value.get("data"), list):
             models = [
                 _known(MODEL_SCHEMA, model)
@@ -4075,6 +4079,10 @@ class Recorder:
             ]
             if models:
                 self._write_json("models.json", {"models": models})
+        if "id" not in fields:
+            return body
+        self._rewrite(value, fields, self._mock.links(request))
+        return to_json(value)
 
     def _learn_submit(self, request: Request, answer: Any, fields: Json) -> None:
         # self._lock is held
@@ -4082,31 +4090,33 @@ class Recorder:
             submit = parse_video_request(request.body)
         except SchemaError:
             return  # no fixture could take it
-        match = _recorded_match(submit)
+        fixture = {
+            "match": _recorded_match(submit),
+            "response": {"video": {"count": 1}},
+            "_submitted": _real_time(),
+        }
         if "id" in fields:
-            self._running[fields["id"]] = (match, _monotonic())
+            self._jobs[fields["id"]] = fixture
         elif answer.status >= 400:
             response = {"status": answer.status, "error": fields.get("error", {})}
             retry_after = answer.headers.get("retry-after", "")
             if retry_after.isdecimal():
                 response["retryAfter"] = request.note.retry_after = int(retry_after)
-            self._keep({"match": match, "response": response})
+            self._keep({**fixture, "response": response})
 
-    def _learn_ending(self, fields: Json) -> None:  # self._lock is held
-        job_id = fields["id"]
-        match, started = self._running.pop(job_id)
-        video: Json = {key: fields[key] for key in ("status", "error") if key in fields}
-        video.update(fields.get("usage", {}))
-        video["stored"] = "urls" in fields
-        video["count"] = len(fields.get("unsigned_urls", ()))
-        took = f"{_monotonic() - started:.1f} s"
-        self._ended[job_id] = {"match": match, "response": {"video": video}, "_took": took}
-        self._keep(self._ended[job_id])
+    def _learn_ending(self, fixture: Json, fields: Json) -> None:  # self._lock is held
+        video = fixture["response"]["video"]
+        video.update(
+            {key: fields[key] for key in ("status", "error") if key in fields},
+            stored="urls" in fields,
+            count=len(fields.get("unsigned_urls", ())),
+            **fields.get("usage", {}),
+        )
+        fixture["_took"] = f"{_real_time() - fixture['_submitted']:.1f} s"
+        self._keep(fixture)
 
     def _rewrite(self, value: Json, fields: Json, links: Links) -> None:
         # self._lock is held
-        if "id" not in fields:
-            return
         job_id = fields["id"]
         if "polling_url" in fields:
             value["polling_url"] = links.polling_url(job_id)
@@ -4126,18 +4136,20 @@ class Recorder:
         except SetupError as error:
             self._mock.notice(printable(f"not recorded: {error}"))
             return
-        self._fixtures[json.dumps(fixture["match"])] = fixture
+        self._fixtures[clip] = json_copy(fixture)
         self._write_json("recorded.json", {"fixtures": list(self._fixtures.values())})
 
     def _write_json(self, name: str, document: Json) -> None:  # self._lock is held
         text = json.dumps(document, indent=2, ensure_ascii=False)
-        self._write(name, [text.encode()])
+        self._write(name, io.BytesIO(text.encode()))
 
-    def _write(self, name: str, blocks: Iterable[bytes]) -> None:  # self._lock is held
+    def _write(self, name: str, source: IO[bytes]) -> None:  # self._lock is held
+        import shutil  # only recording needs it
+
         path = os.path.join(self._folder, name)
         try:
             with open(f"{path}.part", "wb") as file:
-                file.writelines(blocks)
+                shutil.copyfileobj(source, file)
             os.replace(f"{path}.part", path)
         except OSError as error:
             self._mock.notice(printable(f"not recorded: {path}: {error.strerror}"))
@@ -4151,17 +4163,15 @@ class Recorder:
                 while block := answer.read1(_BLOCK_BYTES):
                     clip.write(block)
                     yield block
-                if answer.length:
-                    raise http.client.IncompleteRead(b"", answer.length)
-            except http.client.HTTPException as error:
-                text = f"the upstream's download broke off: {error}"
-                raise ConnectionError(text) from None
-            clip.seek(0)
-            fixture = self._ended.get(job_id)
+            except http.client.HTTPException:
+                raise ConnectionError("the upstream's download broke off") from None
+            if answer.length:
+                raise ConnectionError("the upstream's download was cut short")
+            fixture = self._jobs.get(job_id)
             if answer.status == 200 and fixture:
-                blocks = iter(lambda: clip.read(_BLOCK_BYTES), b"")
+                clip.seek(0)
                 with self._lock:
-                    self._write(_clip_name(fixture, index), blocks)
+                    self._write(_clip_name(fixture, index), clip)
                     self._keep(fixture)
 
 
@@ -4247,7 +4257,7 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
         kind = request.headers.get("content-type", "").partition(";")[0]
         if isinstance(body, dict):
             yield from _mistakes_in_submit(body, job)
-        elif "form" in kind and not request.body.lstrip().startswith((b"{", b"[")):
+        elif "form" in kind and not request.body.lstrip().startswith(b"{"):
             # As the OpenAI SDK sends it; JSON has this type from curl.
             text = f"A submit came as {kind}: this API takes JSON; send application/json"
             yield "not-json", text
@@ -4280,14 +4290,15 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
 def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]]:
     # Production strips unknown top-level keys silently.
     for key in [key for key in body if key not in _FIELDS]:
-        cure = _MISTAKEN_FIELDS.get(key)
-        if cure is None:
-            cure = "".join(most_like(key, _FIELDS))
-        advice = f'use "{cure}"' if cure else "leave it out, there is no such thing here"
+        cure = _MISTAKEN_FIELDS.get(key, "".join(most_like(key, _FIELDS)))
         text = f'"{key}" is no field of this API: it is dropped silently'
         if job is not None:
             text += " and the job billed"
-        yield "ignored-field", f"{text}; {advice}"
+        if cure:
+            text += f'; use "{cure}"'
+        else:
+            text += "; leave it out, there is no such thing here"
+        yield "ignored-field", text
     if body.get("frame_images") and body.get("input_references"):
         yield (
             "references-dropped",
@@ -4300,8 +4311,11 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
     shape = job.submit.shape
     size = parse_size(shape.size or "")
     if size and _contradicts(size, shape):
-        text = f"size {shape.size} wins over the resolution or aspect_ratio beside it"
-        yield "size-conflict", f"{text}; send one of them"
+        yield (
+            "size-conflict",
+            f"size {shape.size} wins over the resolution or aspect_ratio beside it; send one "
+            "of them",
+        )
     for key in ("seed", "generate_audio"):
         if body.get(key, False) is not False and getattr(model, key) is False:
             yield (
@@ -4315,10 +4329,10 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
     listed = ", ".join(allowed) or "none"
     for slug, options in body.get("provider", {}).get("options", {}).items():
         for key in [key for key in options if key not in allowed]:
-            text = (
-                f"provider.options.{slug}.{key} is dropped: {model.id} passes on {listed}"
+            yield (
+                "unknown-option",
+                f"provider.options.{slug}.{key} is dropped: {model.id} passes on {listed}",
             )
-            yield "unknown-option", text
 
 
 def _contradicts(size: tuple[int, int], shape: Shape) -> bool:
@@ -4333,11 +4347,13 @@ def _contradicts(size: tuple[int, int], shape: Shape) -> bool:
 
 def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator[Seen]:
     """What all requests about one job show."""
-    submits = [request for request in course if request.note.route == "create_video"]
-    polls = [request for request in course if request.note.route == "get_video"]
     downloads = [request for request in course if request.note.route == "get_video_content"]
-    ends = [poll for poll in polls if poll.note.shown in ENDINGS]
-    told = [poll for poll in ends if poll.note.delivered is not False]
+    asked = [request for request in course if request.note.route != "get_video_content"]
+    told = [
+        poll
+        for poll in asked
+        if poll.note.shown in ENDINGS and poll.note.delivered is not False
+    ]
     late = [poll for poll in told[1:] if _seconds_between(told[0], poll) >= 0]
     if len(late) > 1:  # one more is fine
         yield (
@@ -4347,10 +4363,10 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
             late,
         )
 
-    knows_id = any(submit.note.delivered for submit in submits)
+    knows_id = any(request.note.delivered for request in asked)
     knows_end = told or any(download.note.status == 200 for download in downloads)
     if knows_id and not knows_end and not job.callback_url:  # else it waits for the webhook
-        last = (submits + polls)[-1]
+        last = asked[-1]
         status = last.note.status
         if status == 200 and last.note.struck and last.note.struck.source.get("body"):
             return  # who knows what that told the client
@@ -4360,9 +4376,8 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
         text += ": the job goes on and is paid; keep polling until it ends"
         yield "abandoned", text, [last]
 
-    elsewhere = job.plan.unsigned_urls is not None
-    completed = told and job.ending is Status.COMPLETED
-    if completed and job.plan.outputs and not downloads and not elsewhere:
+    fetchable = job.plan.outputs and job.plan.unsigned_urls is None
+    if told and job.ending is Status.COMPLETED and fetchable and not downloads:
         text = "Completed, and no output was downloaded; it is kept for a day only"
         yield "never-downloaded", text, told[:1]
     by_index = defaultdict(list)
@@ -4370,7 +4385,7 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
         by_index[download.parameters.get("index") or "0"].append(download)
     for tries in by_index.values():
         over = [t for t in tries if t.note.status == 200 and t.note.delivered is not None]
-        if tries[-1:] == over and not any(is_whole_clip(t, job) for t in tries):
+        if tries[-1:] == over and not any(map(is_whole_clip, tries)):
             yield (
                 "broken-download-kept",
                 "The only download of this job was not a whole clip, and not tried again: "
@@ -4379,14 +4394,10 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
             )
 
 
-def is_whole_clip(request: Request, job: Job | None) -> bool:
-    """Whether the clip, to its end, left the socket with the answer to this request."""
+def is_whole_clip(request: Request) -> bool:
+    """Whether a clip, to its end, left the socket with the answer to this request."""
     note = request.note
-    if job is None or (request.method, note.route) != ("GET", "get_video_content"):
-        return False
-    replaced = note.struck is not None and note.struck.prevents
-    is_clip = note.status == 200 or (note.status == 206 and note.to_the_end)
-    return is_clip and not replaced and note.delivered is True and job.plan.clip != b""
+    return request.method == "GET" and note.to_the_end and note.delivered is True
 
 
 def _seconds_between(first: Request, again: Request) -> float:
@@ -4394,32 +4405,34 @@ def _seconds_between(first: Request, again: Request) -> float:
     return again.note.time - again.note.ms / 1000 - first.note.time
 
 
-def _again(
-    requests: Iterable[Request], key_of: Callable[[Request], Any]
-) -> Iterator[tuple[Request, Request]]:
-    """Each request with the next of the same key, if it was sent after the answer."""
+def _again(requests: Iterable[Request], *fields: str) -> Iterator[tuple[Request, Request]]:
+    """Each request with its scope's next one that is alike in these fields, if that was sent
+    after the answer."""
     before: dict[Any, Request] = {}
     for request in requests:
-        key = key_of(request)
+        key = (scope_of(request), *[getattr(request, field) for field in fields])
         if key in before and _seconds_between(before[key], request) >= 0:
             yield before[key], request
         before[key] = request
 
 
-def _order_of(submit: Request) -> str:
+def _order_of(submit: Request) -> bytes:
     """What a submit orders: its body without what only names this try."""
     body = shown_body(submit.body)
     if isinstance(body, dict):  # of a huge one only the beginning is kept, as text
         body = {key: body[key] for key in body if key not in _NAMES_OF_A_TRY}
-    return json.dumps(body, sort_keys=True)
+    return to_json(body)
 
 
 def _mistakes_in_repeating(
     requests: list[Request], jobs: Mapping[str, Job]
 ) -> Iterator[Seen]:
-    submits = [request for request in requests if request.note.route == "create_video"]
-    paid = [submit for submit in submits if submit.note.job_id]
-    for first, again in _again(paid, lambda r: (scope_of(r), _order_of(r))):
+    orders = [
+        request._replace(body=_order_of(request))
+        for request in requests
+        if request.note.route == "create_video" and request.note.job_id
+    ]
+    for first, again in _again(orders, "body"):
         if first.note.delivered is False:
             made = [jobs.get(submit.note.job_id or "") for submit in (first, again)]
             cost = sum(job.cost or 0 for job in made if job)
@@ -4429,7 +4442,7 @@ def _mistakes_in_repeating(
                 "not repeat a POST whose answer never came",
                 [first, again],
             )
-    for first, again in _again(requests, lambda r: (scope_of(r), r.method, r.path)):
+    for first, again in _again(requests, "method", "path"):
         waited = _seconds_between(first, again)
         asked = first.note.retry_after or 0
         if waited < asked - 0.1:
@@ -4439,19 +4452,15 @@ def _mistakes_in_repeating(
                 "prolongs the limit; wait as long as it says",
                 [first, again],
             )
-    for first, again in _again(
-        requests,
-        lambda r: (scope_of(r), r.method, r.url, r.headers.get("authorization"), r.body),
-    ):
+    for first, again in _again(requests, "method", "url", "body"):
         note = first.note
-        if note.route in ("", "get_key"):
-            continue  # keys may be tried; of what no handler took, the body is unknown
+        if not note.route:
+            continue  # of what no handler took, the body is unknown
         if note.status == again.note.status and note.status in (400, 401, 402, 403, 413):
-            said = repr(note.error) if note.error else "its message"
             yield (
                 "refusal-retried",
                 f"The same request again after a {note.status}, which it will get again: show "
-                f"{said} to your user instead",
+                f"{note.error or 'its message'!r} to your user instead",
                 [first, again],
             )
 
@@ -6038,10 +6047,7 @@ class VideoMock:
         trial, jobs = TRIALS[self.config.trial], self.store.all_jobs()
         requests = list(self.store.newest_requests())
         arrived = bool(requests)
-        delivered = any(
-            is_whole_clip(request, jobs.get(request.note.job_id or ""))
-            for request in requests
-        )
+        delivered = any(map(is_whole_clip, requests))
         models = {job.submit.model for job in jobs.values()}
         unlisted = [model for model in models if self.store.listed_model(model) is None]
         findings = self.findings()

@@ -4210,6 +4210,16 @@ def test_a_clip_stays_with_its_fixture_if_the_like_of_it_is_only_polled(
     assert (tmp_path / fixture["response"]["video"]["file"]).read_bytes() == clip
 
 
+def test_a_clip_is_kept_of_a_job_that_nobody_polled(tmp_path: Path) -> None:
+    with serving() as real, recording(tmp_path, real) as mock:
+        job_id = submit(mock)
+        real.finish(job_id)
+        clip = get(mock, f"{API}/videos/{job_id}/content").raw
+        assert eventually(lambda: files(tmp_path) == ["#-0.mp4", "recorded.json"])
+    with MockServer(fixtures=str(tmp_path)) as replay:
+        assert content(replay, finished(replay)) == clip
+
+
 def test_a_poll_that_overtakes_does_not_move_a_job_back(tmp_path: Path) -> None:
     answers = scripted(
         sent(202, SUBMITTED), sent(200, COMPLETED), sent(200, RUNNING), sent(200, RUNNING)
