@@ -57,13 +57,13 @@ import hmac
 import html
 import http.client
 import importlib
-import io
 import itertools
 import json
 import math
 import os
 import queue
 import re
+import reprlib
 import signal
 import socket
 import socketserver
@@ -165,30 +165,17 @@ def issues_of(schema: Json, value: Any, strict: bool = False) -> Issues:
     elif kind is None:
         return
     elif _JS_TYPES.get(type(value)) != _JS_TYPE_OF.get(kind, kind):
-        issue = _invalid_type(kind.replace("int", "number"), value)
-        if "oneOf" in schema:  # there the code comes first
-            issue = {"code": issue["code"], **issue}
-        yield issue
-    elif kind == "array":
-        if len(value) != schema.get("length", len(value)):
-            yield _issue(f"Expected {schema['length']} items", code="custom")
-        for index, item in enumerate(value):
-            yield from _issues_at(index, schema["items"], item, strict)
+        yield _invalid_type(kind.replace("int", "number"), value)
     elif "oneOf" in schema:
         yield from _union_issues(schema["oneOf"], value)
     elif kind in ("object", "record"):
-        yield from _object_issues(schema, value, strict)
+        yield from _issues_within(schema, value, strict)
+    elif kind == "array":
+        yield from _issues_within(schema, dict(enumerate(value)), strict)
     elif kind == "string":
         yield from _string_issues(schema, value)
     elif kind != "boolean":
         yield from _number_issues(schema, value)
-
-
-def _issues_at(key: Any, schema: Json, value: Any, strict: bool) -> Issues:
-    """Of an item or a field: paths grow at their beginning, on the way out."""
-    for issue in issues_of(schema, value, strict):
-        issue["path"].insert(0, key)
-        yield issue
 
 
 def _issue(message: str, *path: Any, **parts: Any) -> Json:
@@ -226,10 +213,12 @@ def _union_issues(options: Mapping[str, Json], value: Json) -> Issues:
     )
 
 
-def _object_issues(schema: Json, value: Json, strict: bool) -> Issues:
-    every: Json = schema.get("values", {})
-    fields: Json = schema.get("properties", dict.fromkeys(value, every))
+def _issues_within(schema: Json, value: dict[Any, Any], strict: bool) -> Issues:
+    """Of an object, or of an array as its items by index."""
+    fields = schema.get("properties", dict.fromkeys(value, schema.get("items", {})))
     required = schema.get("required", ())
+    if len(value) != schema.get("length", len(value)):
+        yield _issue(f"Expected {schema['length']} items", code="custom")
     for key in value:
         if strict and key not in fields and not key.startswith("_"):
             text = f"unknown key{did_you_mean(key, fields)}"
@@ -239,7 +228,11 @@ def _object_issues(schema: Json, value: Json, strict: bool) -> Issues:
             yield _issue(f"{one} and {other} contradict each other", code="custom")
     for key, field in fields.items():
         if key in value or key in required:
-            yield from _issues_at(key, field, value.get(key, _MISSING), strict)
+            for issue in issues_of(field, value.get(key, _MISSING), strict):
+                issue["path"].insert(
+                    0, key
+                )  # paths grow at their beginning, on the way out
+                yield issue
 
 
 def _string_issues(schema: Json, value: str) -> Issues:
@@ -278,13 +271,7 @@ def _number_issues(schema: Json, value: float) -> Issues:
             text = f"Too {size}: expected {origin} to be {sign}{'=' * inclusive}{bound}"
             parts = {"origin": origin, "code": f"too_{size}", limit: bound}
             if origin == "int":
-                note = "Integers must be within the safe integer range."
-                parts = {
-                    "code": f"too_{size}",
-                    limit: bound,
-                    "note": note,
-                    "origin": origin,
-                }
+                parts["note"] = "Integers must be within the safe integer range."
             yield _issue(text, **parts, inclusive=inclusive)
 
 
@@ -325,7 +312,7 @@ def checked(schema: Json, value: Any, place: str) -> Any:
         if got is _MISSING:
             text = "is missing"
         elif issue["code"] != "unrecognized_keys":
-            text = f"{text}, got {_shown(got)}"
+            text = f"{text}, got {reprlib.repr(got)}"
         problems += complaint(where, text).args
     if problems:
         raise SetupError(*problems)
@@ -336,15 +323,6 @@ def complaint(place: str, text: str) -> SetupError:
     """An error at a place such as "my.json: .fixtures[0]"."""
     place = place.replace(": .", ": ").removesuffix(": ").removeprefix(".")
     return SetupError(f"{place}: {text}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    with contextlib.suppress(TypeError, ValueError):
-        text = _encode_json(shorten(value))
-    if len(text) > 60:
-        return f"{text[:60]}…"
-    return text
 
 
 def from_text(schema: Json, text: str) -> Any:
@@ -591,7 +569,7 @@ REQUEST_SCHEMA: Json = json.loads(r"""{
     "previous_job_id": {"type": "string", "pattern": "gen-vid-\\d+-[0-9A-Za-z]{20}"},
     "prompt": {"type": "string"},
     "provider": {"type": "object", "properties": {
-      "options": {"type": "record", "values": {"type": "record"}}}},
+      "options": {"type": "record", "items": {"type": "record"}}}},
     "resolution": {"enum": ["360p", "480p", "720p", "768p", "1080p", "1K", "2K", "4K"]},
     "seed": {"type": "int"},
     "session_id": {"type": "string", "maxLength": 256},
@@ -676,10 +654,7 @@ def to_json(value: Any) -> bytes:
 
 def js_number(value: float) -> float:
     """Without binary noise, and 2 for 2.0, as JavaScript prints it."""
-    value = round(value, 10)
-    if value == int(value):
-        return int(value)
-    return value
+    return _number(f"{value:.10f}")
 
 
 def parse_video_request(body: bytes) -> VideoRequest:
@@ -1641,7 +1616,7 @@ MODEL_SCHEMA: Json = json.loads("""{
     "creativity": {"type": "array", "nullable": true, "items": {"type": "int", "minimum": 0}},
     "generate_audio": {"type": "boolean", "nullable": true},
     "seed": {"type": "boolean", "nullable": true},
-    "pricing_skus": {"type": "record", "nullable": true, "values":
+    "pricing_skus": {"type": "record", "nullable": true, "items":
       {"type": "string", "pattern": "[0-9]{1,9}([.][0-9]{1,30})?(e-[0-9]{1,2})?"}},
     "allowed_passthrough_parameters": {"type": "array", "items": {"type": "string"}},
     "_defaults": {"type": "object", "properties": {
@@ -2947,8 +2922,8 @@ def draw_test_card(
     return ftyp + moov + box(b"mdat", first, mould.pictures, mould.sound)
 
 
-def clip_of(job: Job, index: int) -> bytes | str:
-    """What output `index` of a job is downloaded as: bytes, or the path of a file.
+def clip_of(job: Job, index: int) -> bytes:
+    """What output `index` of a job is downloaded as.
 
     The fixture's own, else a test card in the job's shape.  A request with a seed gets the same
     bytes again; without one the colours, and the title, are the job's own.  ApiError 400 for an
@@ -2958,8 +2933,15 @@ def clip_of(job: Job, index: int) -> bytes | str:
     if index >= outputs:
         offer = f"({outputs} videos available)"
         raise ApiError(400, f"Video index {index} out of range {offer}")
-    if job.plan.clip is not None:
-        return job.plan.clip
+    clip = job.plan.clip
+    if isinstance(clip, str):
+        try:
+            with open(clip, "rb") as file:
+                return file.read()
+        except OSError:
+            raise ApiError(502) from None  # it has gone since the fixture was read
+    if clip is not None:
+        return clip
     submit, model = job.submit, job.model
     name = job.id
     if submit.seed is not None:
@@ -3343,13 +3325,12 @@ def kept_body_of(request: Request, value: Any = None) -> bytes:
 
 
 class Response(NamedTuple):
-    """One HTTP response.  `stream` goes out instead of `body`, chunked without a `length`."""
+    """One HTTP response.  `stream` goes out instead of `body`, chunked."""
 
     status: int  # 0: close without an answer
     body: bytes = b""
     headers: Headers = ()
     stream: Iterator[bytes] | None = None
-    length: int | None = None  # of the stream, in bytes
     truncate: int | None = None  # send this many bytes of the body and close
     stall: float = 0.0  # real seconds of silence before the close
     live: bool = False  # each block of the stream is sent as it comes
@@ -3362,9 +3343,13 @@ _API_HEADERS: Headers = (
     ("X-Content-Type-Options", "nosniff"),
 )
 _JSON: Headers = (("Content-Type", "application/json"),)
+_CLIP: Headers = (("Content-Type", "video/mp4"),)
 _API_JSON = _JSON + _API_HEADERS
 _DROPPED = Response(0)
 _BLOCK_BYTES = 1 << 18
+_RANGE = (
+    "bytes=([0-9]{0,18})-([0-9]{0,18})"  # more than one, or another unit: as if not asked
+)
 
 
 def json_response(value: Any, status: int = 200, headers: Headers = ()) -> Response:
@@ -3377,53 +3362,26 @@ def error_response(error: ApiError, headers: Headers = _API_JSON) -> Response:
     return Response(error.status, to_json(error_to_wire(error)), headers + error.headers)
 
 
-def clip_response(
-    request: Request, clip: bytes | str, headers: Headers, ranges: bool
-) -> Response:
-    """A clip as production sends it: whole and chunked; or, for players, by range."""
-    try:
-        size = len(clip) if isinstance(clip, bytes) else os.path.getsize(clip)
-    except OSError:
-        raise ApiError(502) from None  # the fixture's file has gone since it was read
-    headers = (("Content-Type", "video/mp4"), *headers)
+def range_response(request: Request, clip: bytes, headers: Headers = ()) -> Response:
+    """A clip as players want it: with its length, and of the asked range only."""
+    size = len(clip)
     part = range(size)
-    if not ranges:
-        return Response(200, headers=headers, stream=_blocks(clip, part))
     status = 200
-    headers += (("Accept-Ranges", "bytes"),)
-    asked = _parse_range(request.headers.get("range", ""), size)
+    headers = (*_CLIP, *headers, ("Accept-Ranges", "bytes"))
+    asked = re.fullmatch(_RANGE, request.headers.get("range", ""))
     if asked is not None:
         status = 206
-        part = asked
+        first, last = asked.groups()
+        if first:
+            part = part[int(first) : int(last or size) + 1]
+        else:
+            part = part[max(0, size - int(last or 0)) :]
+        if not part:
+            headers = (("Content-Range", f"bytes */{size}"),)
+            raise ApiError(416, "Range Not Satisfiable", headers=headers)
         headers += (("Content-Range", f"bytes {part.start}-{part.stop - 1}/{size}"),)
     request.note.to_the_end = part.stop == size
-    return Response(status, headers=headers, stream=_blocks(clip, part), length=len(part))
-
-
-def _parse_range(header: str, size: int) -> range | None:
-    """The bytes that are asked for; None for all that is no single range."""
-    match = re.fullmatch("bytes=([0-9]{0,18})-([0-9]{0,18})", header)
-    if match is None:
-        return None
-    first, last = match.groups()
-    if first:
-        part = range(size)[int(first) : int(last or size) + 1]
-    else:
-        part = range(size)[max(0, size - int(last or 0)) :]
-    if not part:
-        headers = (("Content-Range", f"bytes */{size}"),)
-        raise ApiError(416, "Range Not Satisfiable", headers=headers)
-    return part
-
-
-def _blocks(clip: bytes | str, part: range) -> Iterator[bytes]:
-    with io.BytesIO(clip) if isinstance(clip, bytes) else open(clip, "rb") as file:
-        file.seek(part.start)
-        for left in range(len(part), 0, -_BLOCK_BYTES):
-            block = file.read(min(_BLOCK_BYTES, left))
-            if not block:
-                raise ConnectionError(f"{clip!r} was cut short")
-            yield block
+    return Response(status, clip[part.start : part.stop], headers)
 
 
 def _first(values: str) -> str:
@@ -3437,7 +3395,6 @@ def key_label(api_key: str) -> str:
     return f"key-{hashlib.sha256(api_key.encode()).hexdigest()[:8]}"
 
 
-@functools.lru_cache(maxsize=1024)
 def bearer_key(authorization: str) -> str | None:
     """The key of an Authorization header, if that is a usable bearer."""
     scheme, _, key = authorization.partition(" ")
@@ -3654,7 +3611,9 @@ def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Respons
         raise ApiError(410, "Video content is no longer available")
     clip = clip_of(job, index)  # refuses an index, which uses up no fault
     interfere(mock, request, "content", job)
-    return clip_response(request, clip, _API_HEADERS, ranges=signed)
+    if signed:
+        return range_response(request, clip, _API_HEADERS)
+    return Response(200, headers=_CLIP + _API_HEADERS, stream=iter((clip,)))
 
 
 _INDEX: Json = json.loads("""{"type": "object", "properties": {
@@ -4858,7 +4817,7 @@ def control_route(
 def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
     """A job's clip without a key and with ranges, whatever the job's status, for players."""
     job = mock.store.job(job_id)
-    return clip_response(request, clip_of(job, index_of(request)), (), ranges=True)
+    return range_response(request, clip_of(job, index_of(request)))
 
 
 def status_page(mock: VideoMock, request: Request) -> Response:
@@ -6433,7 +6392,7 @@ class _Adapter(socketserver.BaseRequestHandler):
     def pieces(self, response: Response, head: Head, keep_alive: bool) -> Iterator[bytes]:
         """An answer as it goes over the wire."""
         stream = response.stream
-        length = response.length
+        length = None
         if stream is None:
             stream = iter((response.body,))
             length = len(response.body)
