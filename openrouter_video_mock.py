@@ -675,8 +675,9 @@ def parse_video_request(body: bytes) -> VideoRequest:
         references=tuple(asset["type"] for asset in assets),
         **given,
     )
-    prompt, seed = submit.get("prompt", ""), submit.get("seed")
-    return VideoRequest(submit["model"], prompt, shape, seed, body=submit)
+    return VideoRequest(
+        submit["model"], submit.get("prompt", ""), shape, submit.get("seed"), submit
+    )
 
 
 # Who submits the same again, as load tests do, has it read once.
@@ -720,10 +721,9 @@ def shown_body(body: bytes) -> Any:
 
 
 class Links(NamedTuple):
-    """How URLs are made for one client: the origin that it used, the key that signs downloads."""
+    """How URLs are made for one client, whose origin is what it used."""
 
     origin: str  # "http://localhost:8080"
-    secret: bytes = b""
     relative_polling_url: bool = False
 
     def polling_url(self, job_id: str) -> str:
@@ -739,24 +739,27 @@ class Links(NamedTuple):
 
     def signed_url(self, job_id: str, index: int, expires: int) -> str:
         """The download that needs none.  The form is the mock's own: production's is not known."""
-        signature = sign_download(self.secret, job_id, index, str(expires))
+        signature = sign_download(job_id, index, str(expires))
         return f"{self.content_url(job_id, index)}&expires={expires}&signature={signature}"
 
 
+_DOWNLOAD_SECRET = os.urandom(32)  # one for all mocks of the process: no two share a job
+
+
 @functools.lru_cache(maxsize=1024)  # every poll of a completed job carries it
-def sign_download(secret: bytes, job_id: str, index: int, expires: str) -> str:
+def sign_download(job_id: str, index: int, expires: str) -> str:
     """Hex HMAC-SHA256 over job, index and expiry (unix seconds)."""
-    text = f"{job_id}/{index}/{expires}"
-    return hmac.digest(secret, text.encode(), "sha256").hex()
+    signed = f"{job_id}/{index}/{expires}".encode()
+    return hmac.digest(_DOWNLOAD_SECRET, signed, "sha256").hex()
 
 
 def check_signature(
-    secret: bytes, job_id: str, index: int, parameters: Mapping[str, str], now: float
+    job_id: str, index: int, parameters: Mapping[str, str], now: float
 ) -> None:
     """403 unless the query is one that Links.signed_url made, and still in time."""
     expires = parameters.get("expires", "")
     # Good enough for a mock: who times this comparison learns nothing worth having.
-    if parameters["signature"] != sign_download(secret, job_id, index, expires):
+    if parameters["signature"] != sign_download(job_id, index, expires):
         raise ApiError(403, "Invalid signature")
     if now >= int(expires):
         raise ApiError(403, "Signed URL has expired")
@@ -802,9 +805,10 @@ def outcome_to_wire(job: Job, now: float, links: Links) -> Json:
 
 def other_origin(origin: str) -> str:
     """The same server under its other loopback name: to a client, another host."""
-    if "//localhost" in origin:
-        return origin.replace("//localhost", "//127.0.0.1")
-    return re.sub(r"//(\[.*\]|[^:/]*)", "//localhost", origin)
+    other = "//localhost"
+    if other in origin:
+        other = "//127.0.0.1"
+    return re.sub(r"//(\[.*\]|[^:/]*)", other, origin)
 
 
 # ============ 3. Catalogue and cost: Model, check_against_catalogue, output_size, cost_of ====
@@ -3309,6 +3313,14 @@ class Request(NamedTuple):
         """The query, decoded; the last of several values."""
         return dict(parse_qsl(self.query, keep_blank_values=True))
 
+    @property
+    def key(self) -> str:
+        """Of a usable bearer in its Authorization header, else nothing."""
+        scheme, _, key = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return ""
+        return key.strip()
+
 
 def kept_body_of(request: Request, value: Any = None) -> bytes:
     """What journal and job keep of the body, worked out once: its JSON shortened, or else its
@@ -3378,7 +3390,7 @@ def range_response(request: Request, clip: bytes, headers: Headers = ()) -> Resp
             part = part[max(0, size - int(last or 0)) :]
         if not part:
             headers = (("Content-Range", f"bytes */{size}"),)
-            raise ApiError(416, "Range Not Satisfiable", headers=headers)
+            raise ApiError(416, headers=headers)
         headers += (("Content-Range", f"bytes {part.start}-{part.stop - 1}/{size}"),)
     request.note.to_the_end = part.stop == size
     return Response(status, clip[part.start : part.stop], headers)
@@ -3395,14 +3407,6 @@ def key_label(api_key: str) -> str:
     return f"key-{hashlib.sha256(api_key.encode()).hexdigest()[:8]}"
 
 
-def bearer_key(authorization: str) -> str | None:
-    """The key of an Authorization header, if that is a usable bearer."""
-    scheme, _, key = authorization.partition(" ")
-    if scheme.lower() != "bearer":
-        return None
-    return key.strip() or None
-
-
 _LONGEST_SCOPE = 200
 
 
@@ -3413,7 +3417,7 @@ def scope_of(request: Request) -> str:
         name = request.parameters.get("testId", "")
     if name:
         return name[-_LONGEST_SCOPE:]  # where the ids of parametrized tests differ
-    return key_label(bearer_key(request.headers.get("authorization", "")) or "")
+    return key_label(request.key)
 
 
 # ============ 9. Video API handlers =========================================================
@@ -3425,11 +3429,10 @@ def scope_of(request: Request) -> str:
 
 def require_key(mock: VideoMock, request: Request) -> str:
     """The label of the request's key; 401 in production's three wordings without a valid one."""
-    header = request.headers.get("authorization")
-    if header is None:
+    key = request.key
+    if "authorization" not in request.headers:
         raise ApiError(401, "No cookie auth credentials found")
-    key = bearer_key(header)
-    if key is None:
+    if not key:
         raise ApiError(401, "Missing Authentication header")
     if mock.config.api_key and key not in mock.config.api_key:
         raise ApiError(401, "User not found.")
@@ -3601,7 +3604,7 @@ def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Respons
         require_key(mock, request)
     index = index_of(request)
     if signed:
-        check_signature(mock.secret, job_id, index, request.parameters, now)
+        check_signature(job_id, index, request.parameters, now)
     job = mock.job_of(job_id)
     status = status_at(job, now)
     if status is not Status.COMPLETED:
@@ -4713,9 +4716,8 @@ def request_to_wire(request: Request) -> Json:
     headers = dict(request.headers)
     for name in _SECRET_HEADERS & headers.keys():
         headers[name] = "***"
-    key = bearer_key(request.headers.get("authorization", ""))
-    if key is not None:
-        headers["authorization"] = f"Bearer {key_label(key)}"
+    if request.key:
+        headers["authorization"] = f"Bearer {key_label(request.key)}"
     wire = {
         "seq": note.seq,
         "time": round(note.time, 3),
@@ -5617,7 +5619,6 @@ class VideoMock:
         self.log = log
         # Takes what is no request, such as a bad reload.
         self.notice = log or (lambda line: None)
-        self.secret = os.urandom(32)  # signs download URLs
         self.errors: list[BaseException] = []  # the mock's own, raised by MockServer.stop
         self.stopping = threading.Event()
         self._additions = itertools.count(1)  # of fixtures; names those that have none
@@ -5743,7 +5744,7 @@ class VideoMock:
             if scheme != "https":
                 scheme = "http"
             origin = f"{scheme}://{host}"
-        return Links(origin, self.secret, self.config.relative_polling_url)
+        return Links(origin, self.config.relative_polling_url)
 
     @property
     def scheme(self) -> str:
