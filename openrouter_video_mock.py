@@ -313,16 +313,10 @@ def checked(schema: Json, value: Any, place: str) -> Any:
             text = "is missing"
         elif issue["code"] != "unrecognized_keys":
             text = f"{text}, got {reprlib.repr(got)}"
-        problems += complaint(where, text).args
+        problems.append(f"{where}: {text}")
     if problems:
         raise SetupError(*problems)
     return value
-
-
-def complaint(place: str, text: str) -> SetupError:
-    """An error at a place such as "my.json: .fixtures[0]"."""
-    place = place.replace(": .", ": ").removesuffix(": ").removeprefix(".")
-    return SetupError(f"{place}: {text}")
 
 
 def from_text(schema: Json, text: str) -> Any:
@@ -1342,9 +1336,10 @@ def fault_from_json(value: Any, place: str = "fault") -> Fault:
         if fields.get(kind, False) is not False
     )
     if not label:
-        raise complaint(place, f"does nothing; give one of {', '.join(FAULT_KINDS)}")
+        kinds = ", ".join(FAULT_KINDS)
+        raise SetupError(f"{place}: does nothing; give one of {kinds}")
     if fields.get("repeat") and "times" not in fields:
-        raise complaint(f"{place}.repeat", 'needs "times"')
+        raise SetupError(f'{place}.repeat: needs "times"')
     if fields.pop("malformed", False):
         fields["body"] = '{"id": "gen-vid-'
     elif fields.get("status", 500) < 400:
@@ -1355,7 +1350,7 @@ def fault_from_json(value: Any, place: str = "fault") -> Fault:
             body = to_json(body).decode()
         fields.setdefault("status", 200)
         if fields["status"] in (204, 205, 304) and body:
-            raise complaint(f"{place}.status", "is an answer without a body")
+            raise SetupError(f"{place}.status: is an answer without a body")
         fields["body"] = body.encode()
     return Fault(**fields, label=label, source=value, id=next(_fault_ids))
 
@@ -1381,7 +1376,7 @@ def _prompt_test(value: Any, place: str) -> PromptTest:
             warnings.simplefilter("ignore")
             return PromptTest(f"matching {text!r}", re.compile(text).search, "")
     except (re.error, OverflowError, RecursionError) as error:
-        raise complaint(f"{place}.regex", f"not a regular expression: {error}") from None
+        raise SetupError(f"{place}.regex: not a regular expression: {error}") from None
 
 
 # What is {} is known: prompts are read by _prompt_test, faults by fault_from_json; of aimock's
@@ -1520,7 +1515,7 @@ def plan_from_json(value: Json, place: str, folder: str | None) -> Plan | None:
         useful = {"submit"}
     for fault in faults:
         if fault.on not in useful:
-            raise complaint(place, f"its fault on {fault.on} has no effect")
+            raise SetupError(f"{place}: its fault on {fault.on} has no effect")
     if "video" in answer:
         plan = _course_from_json(value, answer["video"], place, folder)
         return plan._replace(faults=faults)
@@ -1529,13 +1524,13 @@ def plan_from_json(value: Json, place: str, folder: str | None) -> Plan | None:
         if "json" in answer or (foreign and "endpoint" not in match):
             return None
         if foreign or "status" not in answer:
-            raise complaint(f"{place}.response", "give video, or status or error")
+            raise SetupError(f"{place}.response: give video, or status or error")
     if answer.get("status", 500) < 400:
-        raise complaint(f"{place}.response.status", "a refusal is 400 to 599")
+        raise SetupError(f"{place}.response.status: a refusal is 400 to 599")
     if "userMessage" in match and "endpoint" not in match:
         return None  # aimock's rule: it is an error of its chat
     for key in sorted(value.keys() & {"lifecycle", "webhook"}):
-        raise complaint(place, f"{key} has no effect, a refused submit makes no job")
+        raise SetupError(f"{place}: {key} has no effect, a refused submit makes no job")
     error = answer.get("error", {})
     refusal = Fault(
         "submit",
@@ -1554,7 +1549,7 @@ def _course_from_json(value: Json, video: Json, place: str, folder: str | None) 
     status = Status(name.replace("processing", "completed"))
     usual_error = ENDINGS.get(status)
     if video.get("error") and not usual_error:
-        raise complaint(f"{place}.error", f"a job that is {status.value} has none")
+        raise SetupError(f"{place}.error: a job that is {status.value} has none")
     pace = None
     lifecycle = value.get("lifecycle", {})
     for unit in lifecycle.keys() & {"polls", "seconds"}:  # at most one, see `contrary`
@@ -1578,10 +1573,10 @@ def _clip_from_json(video: Json, place: str, folder: str | None) -> bytes | str 
     if "file" in video:
         if folder is None:
             text = 'not here, it would be read from the server\'s disk; use "b64"'
-            raise complaint(f"{place}.file", text)
+            raise SetupError(f"{place}.file: {text}")
         file = os.path.join(folder, video["file"])
         if not os.path.isfile(file) or not os.access(file, os.R_OK):
-            raise complaint(f"{place}.file", f"no such file, or not readable: {file}")
+            raise SetupError(f"{place}.file: no such file, or not readable: {file}")
         return file
     if "b64" not in video:
         return None
@@ -1591,7 +1586,7 @@ def _clip_from_json(video: Json, place: str, folder: str | None) -> bytes | str 
         text += "=" * (-len(text) % 4)
     # Some more would be decoded.
     if len(text) % 4 or not re.fullmatch("[A-Za-z0-9+/]*={0,2}", text):
-        raise complaint(f"{place}.b64", "not base64")
+        raise SetupError(f"{place}.b64: not base64")
     return base64.b64decode(text)
 
 
@@ -1738,7 +1733,7 @@ class Part:
         if self.path:
             place = f"{self.path}: "
         with collecting(self.problems):
-            checked(_DOCUMENT_SCHEMA, document, place)
+            checked(_DOCUMENT_SCHEMA, document, f"{place}document")
         if not isinstance(document, dict):
             return
         if "models" in document:

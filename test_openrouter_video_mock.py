@@ -1895,11 +1895,14 @@ def test_a_near_miss_says_which_fixture_came_closest_and_why() -> None:
             "{",
             "f.json: cannot be read: Expecting property name enclosed in double quotes: line 1",
         ),
-        ([], "f.json: Invalid input: expected object, received array, got []"),
-        ({"fixture": []}, 'f.json: fixture: unknown key, did you mean "fixtures"?'),
+        ([], "f.json: document: Invalid input: expected object, received array, got []"),
+        (
+            {"fixture": []},
+            'f.json: document.fixture: unknown key, did you mean "fixtures"?',
+        ),
         (
             {"fixtures": {}},
-            "f.json: fixtures: Invalid input: expected array, received object, got {}",
+            "f.json: document.fixtures: Invalid input: expected array, received object, got {}",
         ),
         ({"fixtures": [{}]}, "f.json: fixtures[0].match: is missing"),
         (
@@ -6994,7 +6997,7 @@ def test_validate_lists_the_mistakes_of_all_fixtures(tmp_path: Path) -> None:
     done = command("-f", str(write(tmp_path / "f.json", document)), "--validate")
     assert done.status == 1
     for place in (
-        'fixture: unknown key, did you mean "fixtures"?',
+        'document.fixture: unknown key, did you mean "fixtures"?',
         "models[0].id: ",
         'fixtures[0].macth: unknown key, did you mean "match"?',
         'fixtures[0].respons: unknown key, did you mean "response"?',
