@@ -294,7 +294,7 @@ def most_like(word: str, known: Iterable[str]) -> list[str]:
     """The known word that is most like this one, none if they are all unlike it."""
     import difflib  # only a mistake needs it, and start-up time counts
 
-    return difflib.get_close_matches(word, list(known), 1)
+    return difflib.get_close_matches(word, known, 1)
 
 
 def checked(schema: Json, value: Any, place: str) -> Any:
@@ -510,6 +510,13 @@ class SchemaError(ApiError):
         self.issues = issues
 
 
+def check_schema(schema: Json, value: Any) -> None:
+    """Refuse what breaks the schema; keys that it does not have are passed over."""
+    issues = list(itertools.islice(issues_of(schema, value), _MOST_ISSUES))
+    if issues:
+        raise SchemaError(issues)
+
+
 def describe_issue(issue: Json) -> str:
     """An issue in one line: "duration: Too small: expected number to be >=1"."""
     path = ".".join(map(str, issue["path"]))
@@ -658,9 +665,7 @@ def parse_video_request(body: bytes) -> VideoRequest:
     except ValueError:
         issue = _issue("Malformed JSON in request body", code="custom")
         raise SchemaError([issue]) from None
-    issues = list(itertools.islice(issues_of(REQUEST_SCHEMA, submit), _MOST_ISSUES))
-    if issues:
-        raise SchemaError(issues)
+    check_schema(REQUEST_SCHEMA, submit)
     given = {name: shorten(submit.get(name)) for name in Shape._fields if name in _FIELDS}
     images = submit.get("frame_images", [])[:_LONGEST_LIST]
     assets = submit.get("input_references", [])[:_LONGEST_LIST]
@@ -3622,12 +3627,11 @@ def index_of(request: Request) -> int:
     """The query parameter `index`, coerced as JavaScript's Number does for what occurs."""
     text = request.parameters.get("index") or "0"
     index = from_text(_INDEX["properties"]["index"], text)
-    issues = list(issues_of(_INDEX, {"index": index}))
     if isinstance(index, str):
         parts = {"expected": "number", "code": "invalid_type", "received": "NaN"}
-        issues = [_issue("Invalid input: expected number, received NaN", "index", **parts)]
-    if issues:
-        raise SchemaError(issues)
+        issue = _issue("Invalid input: expected number, received NaN", "index", **parts)
+        raise SchemaError([issue])
+    check_schema(_INDEX, {"index": index})
     return int(index)
 
 
@@ -3655,9 +3659,7 @@ def list_models(mock: VideoMock, request: Request) -> Response:
     """List models of all kinds: the video models if output_modalities asks for them."""
     asked = request.parameters.get("output_modalities", "text").split(",")
     for name in asked:
-        issues = list(issues_of(_MODALITY, {"output_modalities": name}))
-        if issues:
-            raise SchemaError(issues)
+        check_schema(_MODALITY, {"output_modalities": name})
     models: Sequence[Model] = ()
     if {"video", "all"} & set(asked):
         models = mock.store.loaded.models
