@@ -169,13 +169,23 @@ def issues_of(schema: Json, value: Any, strict: bool = False) -> Issues:
     elif "oneOf" in schema:
         yield from _union_issues(schema["oneOf"], value)
     elif kind in ("object", "record"):
-        yield from _issues_within(schema, value, strict)
+        yield from _object_issues(schema, value, strict)
     elif kind == "array":
-        yield from _issues_within(schema, dict(enumerate(value)), strict)
+        if len(value) != schema.get("length", len(value)):
+            yield _issue(f"Expected {schema['length']} items", code="custom")
+        for index, item in enumerate(value):
+            yield from _issues_at(index, schema["items"], item, strict)
     elif kind == "string":
         yield from _string_issues(schema, value)
     elif kind != "boolean":
         yield from _number_issues(schema, value)
+
+
+def _issues_at(key: Any, schema: Json, value: Any, strict: bool) -> Issues:
+    """Of an item or a field: paths grow at their beginning, on the way out."""
+    for issue in issues_of(schema, value, strict):
+        issue["path"].insert(0, key)
+        yield issue
 
 
 def _issue(message: str, *path: Any, **parts: Any) -> Json:
@@ -213,12 +223,9 @@ def _union_issues(options: Mapping[str, Json], value: Json) -> Issues:
     )
 
 
-def _issues_within(schema: Json, value: dict[Any, Any], strict: bool) -> Issues:
-    """Of an object, or of an array as its items by index."""
-    fields = schema.get("properties", dict.fromkeys(value, schema.get("items", {})))
+def _object_issues(schema: Json, value: Json, strict: bool) -> Issues:
+    fields: Json = schema.get("properties", dict.fromkeys(value, schema.get("values", {})))
     required = schema.get("required", ())
-    if len(value) != schema.get("length", len(value)):
-        yield _issue(f"Expected {schema['length']} items", code="custom")
     for key in value:
         if strict and key not in fields and not key.startswith("_"):
             text = f"unknown key{did_you_mean(key, fields)}"
@@ -228,11 +235,7 @@ def _issues_within(schema: Json, value: dict[Any, Any], strict: bool) -> Issues:
             yield _issue(f"{one} and {other} contradict each other", code="custom")
     for key, field in fields.items():
         if key in value or key in required:
-            for issue in issues_of(field, value.get(key, _MISSING), strict):
-                issue["path"].insert(
-                    0, key
-                )  # paths grow at their beginning, on the way out
-                yield issue
+            yield from _issues_at(key, field, value.get(key, _MISSING), strict)
 
 
 def _string_issues(schema: Json, value: str) -> Issues:
@@ -570,7 +573,7 @@ REQUEST_SCHEMA: Json = json.loads(r"""{
     "previous_job_id": {"type": "string", "pattern": "gen-vid-\\d+-[0-9A-Za-z]{20}"},
     "prompt": {"type": "string"},
     "provider": {"type": "object", "properties": {
-      "options": {"type": "record", "items": {"type": "record"}}}},
+      "options": {"type": "record", "values": {"type": "record"}}}},
     "resolution": {"enum": ["360p", "480p", "720p", "768p", "1080p", "1K", "2K", "4K"]},
     "seed": {"type": "int"},
     "session_id": {"type": "string", "maxLength": 256},
@@ -714,13 +717,13 @@ def shorten(value: Any) -> Any:
 def shown_body(body: bytes) -> Any:
     """A kept body as the control API shows it: parsed if it is JSON, else as text."""
     try:
-        return shorten(parse_json(body))
+        return parse_json(body)
     except ValueError:
         return body.decode("utf-8", "replace") or None
 
 
 class Links(NamedTuple):
-    """How URLs are made for one client, whose origin is what it used."""
+    """How URLs are made for one client: on the origin that it used."""
 
     origin: str  # "http://localhost:8080"
     relative_polling_url: bool = False
@@ -1620,7 +1623,7 @@ MODEL_SCHEMA: Json = json.loads("""{
     "creativity": {"type": "array", "nullable": true, "items": {"type": "int", "minimum": 0}},
     "generate_audio": {"type": "boolean", "nullable": true},
     "seed": {"type": "boolean", "nullable": true},
-    "pricing_skus": {"type": "record", "nullable": true, "items":
+    "pricing_skus": {"type": "record", "nullable": true, "values":
       {"type": "string", "pattern": "[0-9]{1,9}([.][0-9]{1,30})?(e-[0-9]{1,2})?"}},
     "allowed_passthrough_parameters": {"type": "array", "items": {"type": "string"}},
     "_defaults": {"type": "object", "properties": {
@@ -3315,7 +3318,7 @@ class Request(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Of a usable bearer in its Authorization header, else nothing."""
+        """What follows Bearer in its Authorization header; "" for all that is no such key."""
         scheme, _, key = self.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             return ""
@@ -3323,13 +3326,14 @@ class Request(NamedTuple):
 
 
 def kept_body_of(request: Request, value: Any = None) -> bytes:
-    """What journal and job keep of the body, worked out once: its JSON shortened, or else its
-    beginning; `value` is its JSON, if known."""
+    """What journal and job keep of the body, worked out once: a large one shortened, as JSON;
+    `value` is what it says, if that is known."""
     if request.note.body is None:
         body = request.body
         if len(body) > _SMALL_BODY:
-            with contextlib.suppress(ValueError):
-                body = to_json(shorten(parse_json(body) if value is None else value))
+            if value is None:
+                value = shown_body(body)
+            body = to_json(shorten(value))
         if len(body) > 4 * _LONGEST_TEXT:
             body = body[:_LONGEST_TEXT] + "… (cut)".encode()
         request.note.body = body
@@ -3359,9 +3363,8 @@ _CLIP: Headers = (("Content-Type", "video/mp4"),)
 _API_JSON = _JSON + _API_HEADERS
 _DROPPED = Response(0)
 _BLOCK_BYTES = 1 << 18
-_RANGE = (
-    "bytes=([0-9]{0,18})-([0-9]{0,18})"  # more than one, or another unit: as if not asked
-)
+# Several ranges, or another unit: as if none was asked for.
+_RANGE = "bytes=([0-9]{0,18})-([0-9]{0,18})"
 
 
 def json_response(value: Any, status: int = 200, headers: Headers = ()) -> Response:
@@ -3389,8 +3392,7 @@ def range_response(request: Request, clip: bytes, headers: Headers = ()) -> Resp
         else:
             part = part[max(0, size - int(last or 0)) :]
         if not part:
-            headers = (("Content-Range", f"bytes */{size}"),)
-            raise ApiError(416, headers=headers)
+            raise ApiError(416, headers=(("Content-Range", f"bytes */{size}"),))
         headers += (("Content-Range", f"bytes {part.start}-{part.stop - 1}/{size}"),)
     request.note.to_the_end = part.stop == size
     return Response(status, clip[part.start : part.stop], headers)

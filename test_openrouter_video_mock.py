@@ -2741,6 +2741,7 @@ def test_large_bodies_are_kept_shortened(mock: MockServer) -> None:
     assert len(json.dumps(request)) < 20_000
     body = mock.requests()[0]["body"]
     assert body["prompt"].startswith("ppp") and len(body["nonsense"]) == 100
+    assert body["prompt"].endswith("… (50000 characters)")
     assert len(json.dumps(body)) < 20_000
 
 
