@@ -64,6 +64,7 @@ import math
 import os
 import queue
 import re
+import reprlib
 import signal
 import socket
 import socketserver
@@ -165,19 +166,16 @@ def issues_of(schema: Json, value: Any, strict: bool = False) -> Issues:
     elif kind is None:
         return
     elif _JS_TYPES.get(type(value)) != _JS_TYPE_OF.get(kind, kind):
-        issue = _invalid_type(kind.replace("int", "number"), value)
-        if "oneOf" in schema:  # there the code comes first
-            issue = {"code": issue["code"], **issue}
-        yield issue
+        yield _invalid_type(kind.replace("int", "number"), value)
+    elif "oneOf" in schema:
+        yield from _union_issues(schema["oneOf"], value)
+    elif kind in ("object", "record"):
+        yield from _object_issues(schema, value, strict)
     elif kind == "array":
         if len(value) != schema.get("length", len(value)):
             yield _issue(f"Expected {schema['length']} items", code="custom")
         for index, item in enumerate(value):
             yield from _issues_at(index, schema["items"], item, strict)
-    elif "oneOf" in schema:
-        yield from _union_issues(schema["oneOf"], value)
-    elif kind in ("object", "record"):
-        yield from _object_issues(schema, value, strict)
     elif kind == "string":
         yield from _string_issues(schema, value)
     elif kind != "boolean":
@@ -227,8 +225,7 @@ def _union_issues(options: Mapping[str, Json], value: Json) -> Issues:
 
 
 def _object_issues(schema: Json, value: Json, strict: bool) -> Issues:
-    every: Json = schema.get("values", {})
-    fields: Json = schema.get("properties", dict.fromkeys(value, every))
+    fields: Json = schema.get("properties", dict.fromkeys(value, schema.get("values", {})))
     required = schema.get("required", ())
     for key in value:
         if strict and key not in fields and not key.startswith("_"):
@@ -278,13 +275,7 @@ def _number_issues(schema: Json, value: float) -> Issues:
             text = f"Too {size}: expected {origin} to be {sign}{'=' * inclusive}{bound}"
             parts = {"origin": origin, "code": f"too_{size}", limit: bound}
             if origin == "int":
-                note = "Integers must be within the safe integer range."
-                parts = {
-                    "code": f"too_{size}",
-                    limit: bound,
-                    "note": note,
-                    "origin": origin,
-                }
+                parts["note"] = "Integers must be within the safe integer range."
             yield _issue(text, **parts, inclusive=inclusive)
 
 
@@ -307,7 +298,7 @@ def most_like(word: str, known: Iterable[str]) -> list[str]:
     """The known word that is most like this one, none if they are all unlike it."""
     import difflib  # only a mistake needs it, and start-up time counts
 
-    return difflib.get_close_matches(word, list(known), 1)
+    return difflib.get_close_matches(word, known, 1)
 
 
 def checked(schema: Json, value: Any, place: str) -> Any:
@@ -325,26 +316,11 @@ def checked(schema: Json, value: Any, place: str) -> Any:
         if got is _MISSING:
             text = "is missing"
         elif issue["code"] != "unrecognized_keys":
-            text = f"{text}, got {_shown(got)}"
-        problems += complaint(where, text).args
+            text = f"{text}, got {reprlib.repr(got)}"
+        problems.append(f"{where}: {text}")
     if problems:
         raise SetupError(*problems)
     return value
-
-
-def complaint(place: str, text: str) -> SetupError:
-    """An error at a place such as "my.json: .fixtures[0]"."""
-    place = place.replace(": .", ": ").removesuffix(": ").removeprefix(".")
-    return SetupError(f"{place}: {text}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    with contextlib.suppress(TypeError, ValueError):
-        text = _encode_json(shorten(value))
-    if len(text) > 60:
-        return f"{text[:60]}…"
-    return text
 
 
 def from_text(schema: Json, text: str) -> Any:
@@ -538,6 +514,13 @@ class SchemaError(ApiError):
         self.issues = issues
 
 
+def check_schema(schema: Json, value: Any) -> None:
+    """Refuse what breaks the schema; keys that it does not have are passed over."""
+    issues = list(itertools.islice(issues_of(schema, value), _MOST_ISSUES))
+    if issues:
+        raise SchemaError(issues)
+
+
 def describe_issue(issue: Json) -> str:
     """An issue in one line: "duration: Too small: expected number to be >=1"."""
     path = ".".join(map(str, issue["path"]))
@@ -676,10 +659,7 @@ def to_json(value: Any) -> bytes:
 
 def js_number(value: float) -> float:
     """Without binary noise, and 2 for 2.0, as JavaScript prints it."""
-    value = round(value, 10)
-    if value == int(value):
-        return int(value)
-    return value
+    return _number(f"{value:.10f}")
 
 
 def parse_video_request(body: bytes) -> VideoRequest:
@@ -689,9 +669,7 @@ def parse_video_request(body: bytes) -> VideoRequest:
     except ValueError:
         issue = _issue("Malformed JSON in request body", code="custom")
         raise SchemaError([issue]) from None
-    issues = list(itertools.islice(issues_of(REQUEST_SCHEMA, submit), _MOST_ISSUES))
-    if issues:
-        raise SchemaError(issues)
+    check_schema(REQUEST_SCHEMA, submit)
     given = {name: shorten(submit.get(name)) for name in Shape._fields if name in _FIELDS}
     images = submit.get("frame_images", [])[:_LONGEST_LIST]
     assets = submit.get("input_references", [])[:_LONGEST_LIST]
@@ -700,8 +678,9 @@ def parse_video_request(body: bytes) -> VideoRequest:
         references=tuple(asset["type"] for asset in assets),
         **given,
     )
-    prompt, seed = submit.get("prompt", ""), submit.get("seed")
-    return VideoRequest(submit["model"], prompt, shape, seed, body=submit)
+    return VideoRequest(
+        submit["model"], submit.get("prompt", ""), shape, submit.get("seed"), submit
+    )
 
 
 # Who submits the same again, as load tests do, has it read once.
@@ -739,16 +718,15 @@ def shorten(value: Any) -> Any:
 def shown_body(body: bytes) -> Any:
     """A kept body as the control API shows it: parsed if it is JSON, else as text."""
     try:
-        return shorten(parse_json(body))
+        return parse_json(body)
     except ValueError:
         return body.decode("utf-8", "replace") or None
 
 
 class Links(NamedTuple):
-    """How URLs are made for one client: the origin that it used, the key that signs downloads."""
+    """How URLs are made for one client: on the origin that it used."""
 
     origin: str  # "http://localhost:8080"
-    secret: bytes = b""
     relative_polling_url: bool = False
 
     def polling_url(self, job_id: str) -> str:
@@ -764,24 +742,27 @@ class Links(NamedTuple):
 
     def signed_url(self, job_id: str, index: int, expires: int) -> str:
         """The download that needs none.  The form is the mock's own: production's is not known."""
-        signature = sign_download(self.secret, job_id, index, str(expires))
+        signature = sign_download(job_id, index, str(expires))
         return f"{self.content_url(job_id, index)}&expires={expires}&signature={signature}"
 
 
+_DOWNLOAD_SECRET = os.urandom(32)  # one for all mocks of the process: no two share a job
+
+
 @functools.lru_cache(maxsize=1024)  # every poll of a completed job carries it
-def sign_download(secret: bytes, job_id: str, index: int, expires: str) -> str:
+def sign_download(job_id: str, index: int, expires: str) -> str:
     """Hex HMAC-SHA256 over job, index and expiry (unix seconds)."""
-    text = f"{job_id}/{index}/{expires}"
-    return hmac.digest(secret, text.encode(), "sha256").hex()
+    signed = f"{job_id}/{index}/{expires}".encode()
+    return hmac.digest(_DOWNLOAD_SECRET, signed, "sha256").hex()
 
 
 def check_signature(
-    secret: bytes, job_id: str, index: int, parameters: Mapping[str, str], now: float
+    job_id: str, index: int, parameters: Mapping[str, str], now: float
 ) -> None:
     """403 unless the query is one that Links.signed_url made, and still in time."""
     expires = parameters.get("expires", "")
     # Good enough for a mock: who times this comparison learns nothing worth having.
-    if parameters["signature"] != sign_download(secret, job_id, index, expires):
+    if parameters["signature"] != sign_download(job_id, index, expires):
         raise ApiError(403, "Invalid signature")
     if now >= int(expires):
         raise ApiError(403, "Signed URL has expired")
@@ -827,9 +808,10 @@ def outcome_to_wire(job: Job, now: float, links: Links) -> Json:
 
 def other_origin(origin: str) -> str:
     """The same server under its other loopback name: to a client, another host."""
-    if "//localhost" in origin:
-        return origin.replace("//localhost", "//127.0.0.1")
-    return re.sub(r"//(\[.*\]|[^:/]*)", "//localhost", origin)
+    other = "//localhost"
+    if other in origin:
+        other = "//127.0.0.1"
+    return re.sub(r"//(\[.*\]|[^:/]*)", other, origin)
 
 
 # ============ 3. Catalogue and cost: Model, check_against_catalogue, output_size, cost_of ====
@@ -1359,7 +1341,8 @@ def fault_from_json(value: Any, place: str = "fault") -> Fault:
         if fields.get(kind, False) is not False
     )
     if not label:
-        raise complaint(place, f"does nothing; give one of {', '.join(FAULT_KINDS)}")
+        kinds = ", ".join(FAULT_KINDS)
+        raise SetupError(f"{place}: does nothing; give one of {kinds}")
     if fields.pop("malformed", False):
         fields["body"] = '{"id": "gen-vid-'
     elif fields.get("status", 500) < 400:
@@ -1395,7 +1378,7 @@ def _prompt_test(value: Any, place: str) -> PromptTest:
             warnings.simplefilter("ignore")
             return PromptTest(f"matching {text!r}", re.compile(text).search, "")
     except (re.error, OverflowError, RecursionError) as error:
-        raise complaint(f"{place}.regex", f"not a regular expression: {error}") from None
+        raise SetupError(f"{place}.regex: not a regular expression: {error}") from None
 
 
 # What is {} is known: prompts are read by _prompt_test, faults by fault_from_json; of aimock's
@@ -1539,13 +1522,11 @@ def _refusal_from_json(value: Json, answer: Json, place: str) -> Fault:
     """What the submits get that a fixture refuses."""
     error, status = answer.get("error", {}), answer.get("status", 500)
     if not answer.keys() & {"status", "error"}:
-        raise complaint(f"{place}.response", "give video, or status or error")
+        raise SetupError(f"{place}.response: give video, or status or error")
     if status < 400:
-        raise complaint(
-            f"{place}.response.status", f"a refusal is 400 to 599, got {status}"
-        )
+        raise SetupError(f"{place}.response.status: a refusal is 400 to 599, got {status}")
     for key in sorted(value.keys() & {"lifecycle", "webhook"}):
-        raise complaint(place, f"{key} has no effect, a refused submit makes no job")
+        raise SetupError(f"{place}: {key} has no effect, a refused submit makes no job")
     return Fault(
         "submit",
         status=status,
@@ -1562,7 +1543,7 @@ def _course_from_json(value: Json, video: Json, place: str, folder: str | None) 
     status = Status(name.replace("processing", "completed"))
     usual_error = ENDINGS.get(status)
     if video.get("error") and not usual_error:
-        raise complaint(f"{place}.error", f"a job that is {status.value} has none")
+        raise SetupError(f"{place}.error: a job that is {status.value} has none")
     pace = None
     for unit, spans in _python_names(value.get("lifecycle", {})).items():
         # At most one, see `contrary`.
@@ -1583,13 +1564,11 @@ def _clip_from_json(video: Json, place: str, folder: str | None) -> bytes | str 
     """What is downloaded, or its path; None for a test card."""
     if "file" in video:
         if folder is None:
-            raise complaint(
-                f"{place}.file",
-                'not here, it would be read from the server\'s disk; use "b64"',
-            )
+            text = 'not here, it would be read from the server\'s disk; use "b64"'
+            raise SetupError(f"{place}.file: {text}")
         file = os.path.join(folder, video["file"])
         if not os.path.isfile(file) or not os.access(file, os.R_OK):
-            raise complaint(f"{place}.file", f"no such file, or not readable: {file}")
+            raise SetupError(f"{place}.file: no such file, or not readable: {file}")
         return file
     if "b64" not in video:
         return None
@@ -1599,7 +1578,7 @@ def _clip_from_json(video: Json, place: str, folder: str | None) -> bytes | str 
         text += "=" * (-len(text) % 4)
     # Some more would be decoded.
     if len(text) % 4 or not re.fullmatch(r"[\w+/-]*={0,2}", text, re.ASCII):
-        raise complaint(f"{place}.b64", "not base64")
+        raise SetupError(f"{place}.b64: not base64")
     return base64.b64decode(text, "-_")
 
 
@@ -1743,7 +1722,7 @@ def part_of(document: Any, path: str = "", version: str = "", first: int = 0) ->
         place = f"{path}: "
     problems: list[str] = []
     with collecting(problems):
-        checked(_DOCUMENT_SCHEMA, document, place)
+        checked(_DOCUMENT_SCHEMA, document, f"{place}document")
     if not isinstance(document, dict):
         document = {}
     part = Part(name or "as given", [], [], [], document.get("models") == [])
@@ -2917,8 +2896,8 @@ def draw_test_card(
     return ftyp + moov + box(b"mdat", first, mould.pictures, mould.sound)
 
 
-def clip_of(job: Job, index: int) -> bytes | str:
-    """What output `index` of a job is downloaded as: bytes, or the path of a file.
+def clip_of(job: Job, index: int) -> bytes:
+    """What output `index` of a job is downloaded as.
 
     The fixture's own, else a test card in the job's shape.  A request with a seed gets the same
     bytes again; without one the colours, and the title, are the job's own.  ApiError 400 for an
@@ -2928,8 +2907,15 @@ def clip_of(job: Job, index: int) -> bytes | str:
     if index >= outputs:
         offer = f"({outputs} videos available)"
         raise ApiError(400, f"Video index {index} out of range {offer}")
-    if job.plan.clip is not None:
-        return job.plan.clip
+    clip = job.plan.clip
+    if isinstance(clip, str):
+        try:
+            with open(clip, "rb") as file:
+                return file.read()
+        except OSError:
+            raise ApiError(502) from None  # it has gone since the fixture was read
+    if clip is not None:
+        return clip
     submit, model = job.submit, job.model
     name = job.id
     if submit.seed is not None:
@@ -3297,15 +3283,24 @@ class Request(NamedTuple):
         """The query, decoded; the last of several values."""
         return dict(parse_qsl(self.query, keep_blank_values=True))
 
+    @property
+    def key(self) -> str:
+        """What follows Bearer in its Authorization header; "" for all that is no such key."""
+        scheme, _, key = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return ""
+        return key.strip()
+
 
 def kept_body_of(request: Request, value: Any = None) -> bytes:
-    """What journal and job keep of the body, worked out once: its JSON shortened, or else its
-    beginning; `value` is its JSON, if known."""
+    """What journal and job keep of the body, worked out once: a large one shortened, as JSON;
+    `value` is what it says, if that is known."""
     if request.note.body is None:
         body = request.body
         if len(body) > _SMALL_BODY:
-            with contextlib.suppress(ValueError):
-                body = to_json(shorten(parse_json(body) if value is None else value))
+            if value is None:
+                value = shown_body(body)
+            body = to_json(shorten(value))
         if len(body) > 4 * _LONGEST_TEXT:
             body = body[:_LONGEST_TEXT] + "… (cut)".encode()
         request.note.body = body
@@ -3313,13 +3308,12 @@ def kept_body_of(request: Request, value: Any = None) -> bytes:
 
 
 class Response(NamedTuple):
-    """One HTTP response.  `stream` goes out instead of `body`, chunked without a `length`."""
+    """One HTTP response.  `stream` goes out instead of `body`, chunked."""
 
     status: int  # 0: close without an answer
     body: bytes = b""
     headers: Headers = ()
     stream: Iterator[bytes] | None = None
-    length: int | None = None  # of the stream, in bytes
     truncate: int | None = None  # send this many bytes of the body and close
     stall: float = 0.0  # real seconds of silence before the close
     live: bool = False  # each block of the stream is sent as it comes
@@ -3332,9 +3326,12 @@ _API_HEADERS: Headers = (
     ("X-Content-Type-Options", "nosniff"),
 )
 _JSON: Headers = (("Content-Type", "application/json"),)
+_CLIP: Headers = (("Content-Type", "video/mp4"),)
 _API_JSON = _JSON + _API_HEADERS
 _DROPPED = Response(0)
 _BLOCK_BYTES = 1 << 18
+# Several ranges, or another unit: as if none was asked for.
+_RANGE = "bytes=([0-9]{0,18})-([0-9]{0,18})"
 
 
 def json_response(value: Any, status: int = 200, headers: Headers = ()) -> Response:
@@ -3347,54 +3344,25 @@ def error_response(error: ApiError, headers: Headers = _API_JSON) -> Response:
     return Response(error.status, to_json(error_to_wire(error)), headers + error.headers)
 
 
-def clip_response(
-    request: Request, clip: bytes | str, headers: Headers, ranges: bool
-) -> Response:
-    """A clip as production sends it: whole and chunked; or, for players, by range."""
-    try:
-        size = len(clip) if isinstance(clip, bytes) else os.path.getsize(clip)
-    except OSError:
-        raise ApiError(502) from None  # the fixture's file has gone since it was read
-    headers = (("Content-Type", "video/mp4"), *headers)
+def range_response(request: Request, clip: bytes, headers: Headers = ()) -> Response:
+    """A clip as players want it: with its length, and of the asked range only."""
+    size = len(clip)
     part = range(size)
-    request.note.to_the_end = size > 0
-    if not ranges:
-        return Response(200, headers=headers, stream=_blocks(clip, part))
     status = 200
-    headers += (("Accept-Ranges", "bytes"),)
-    asked = _parse_range(request.headers.get("range", ""), size)
+    headers = (*_CLIP, *headers, ("Accept-Ranges", "bytes"))
+    asked = re.fullmatch(_RANGE, request.headers.get("range", ""))
     if asked is not None:
         status = 206
-        part = asked
+        first, last = asked.groups()
+        if first:
+            part = part[int(first) : int(last or size) + 1]
+        else:
+            part = part[max(0, size - int(last or 0)) :]
+        if not part:
+            raise ApiError(416, headers=(("Content-Range", f"bytes */{size}"),))
         headers += (("Content-Range", f"bytes {part.start}-{part.stop - 1}/{size}"),)
     request.note.to_the_end = 0 < part.stop == size
-    return Response(status, headers=headers, stream=_blocks(clip, part), length=len(part))
-
-
-def _parse_range(header: str, size: int) -> range | None:
-    """The bytes that are asked for; None for all that is no single range."""
-    match = re.fullmatch("bytes=([0-9]{0,18})-([0-9]{0,18})", header)
-    if match is None:
-        return None
-    first, last = match.groups()
-    if first:
-        part = range(size)[int(first) : int(last or size) + 1]
-    else:
-        part = range(size)[max(0, size - int(last or 0)) :]
-    if not part:
-        headers = (("Content-Range", f"bytes */{size}"),)
-        raise ApiError(416, "Range Not Satisfiable", headers=headers)
-    return part
-
-
-def _blocks(clip: bytes | str, part: range) -> Iterator[bytes]:
-    with io.BytesIO(clip) if isinstance(clip, bytes) else open(clip, "rb") as file:
-        file.seek(part.start)
-        for left in range(len(part), 0, -_BLOCK_BYTES):
-            block = file.read(min(_BLOCK_BYTES, left))
-            if not block:
-                raise ConnectionError(f"{clip!r} was cut short")
-            yield block
+    return Response(status, clip[part.start : part.stop], headers)
 
 
 def _first(values: str) -> str:
@@ -3408,15 +3376,6 @@ def key_label(api_key: str) -> str:
     return f"key-{hashlib.sha256(api_key.encode()).hexdigest()[:8]}"
 
 
-@functools.lru_cache(maxsize=1024)
-def bearer_key(authorization: str) -> str | None:
-    """The key of an Authorization header, if that is a usable bearer."""
-    scheme, _, key = authorization.partition(" ")
-    if scheme.lower() != "bearer":
-        return None
-    return key.strip() or None
-
-
 _LONGEST_SCOPE = 200
 
 
@@ -3427,7 +3386,7 @@ def scope_of(request: Request) -> str:
         name = request.parameters.get("testId", "")
     if name:
         return name[-_LONGEST_SCOPE:]  # where the ids of parametrized tests differ
-    return key_label(bearer_key(request.headers.get("authorization", "")) or "")
+    return key_label(request.key)
 
 
 # ============ 9. Video API handlers =========================================================
@@ -3439,11 +3398,10 @@ def scope_of(request: Request) -> str:
 
 def require_key(mock: VideoMock, request: Request) -> str:
     """The label of the request's key; 401 in production's three wordings without a valid one."""
-    header = request.headers.get("authorization")
-    if header is None:
+    key = request.key
+    if "authorization" not in request.headers:
         raise ApiError(401, "No cookie auth credentials found")
-    key = bearer_key(header)
-    if key is None:
+    if not key:
         raise ApiError(401, "Missing Authentication header")
     if mock.config.api_key and key not in mock.config.api_key:
         raise ApiError(401, "User not found.")
@@ -3615,7 +3573,7 @@ def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Respons
         require_key(mock, request)
     index = index_of(request)
     if signed:
-        check_signature(mock.secret, job_id, index, request.parameters, now)
+        check_signature(job_id, index, request.parameters, now)
     job = mock.job_of(job_id)
     status = status_at(job, now)
     if status is not Status.COMPLETED:
@@ -3625,7 +3583,10 @@ def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Respons
         raise ApiError(410, "Video content is no longer available")
     clip = clip_of(job, index)  # refuses an index, which uses up no fault
     interfere(mock, request, "content", job)
-    return clip_response(request, clip, _API_HEADERS, ranges=signed)
+    if signed:
+        return range_response(request, clip, _API_HEADERS)
+    request.note.to_the_end = clip != b""
+    return Response(200, headers=_CLIP + _API_HEADERS, stream=iter((clip,)))
 
 
 _INDEX: Json = json.loads("""{"type": "object", "properties": {
@@ -3636,12 +3597,11 @@ def index_of(request: Request) -> int:
     """The query parameter `index`, coerced as JavaScript's Number does for what occurs."""
     text = request.parameters.get("index") or "0"
     index = from_text(_INDEX["properties"]["index"], text)
-    issues = list(issues_of(_INDEX, {"index": index}))
     if isinstance(index, str):
         parts = {"expected": "number", "code": "invalid_type", "received": "NaN"}
-        issues = [_issue("Invalid input: expected number, received NaN", "index", **parts)]
-    if issues:
-        raise SchemaError(issues)
+        issue = _issue("Invalid input: expected number, received NaN", "index", **parts)
+        raise SchemaError([issue])
+    check_schema(_INDEX, {"index": index})
     return int(index)
 
 
@@ -3669,9 +3629,7 @@ def list_models(mock: VideoMock, request: Request) -> Response:
     """List models of all kinds: the video models if output_modalities asks for them."""
     asked = request.parameters.get("output_modalities", "text").split(",")
     for name in asked:
-        issues = list(issues_of(_MODALITY, {"output_modalities": name}))
-        if issues:
-            raise SchemaError(issues)
+        check_schema(_MODALITY, {"output_modalities": name})
     models: Sequence[Model] = ()
     if {"video", "all"} & set(asked):
         models = mock.store.loaded.models
@@ -4735,9 +4693,8 @@ def request_to_wire(request: Request) -> Json:
     headers = dict(request.headers)
     for name in _SECRET_HEADERS & headers.keys():
         headers[name] = "***"
-    key = bearer_key(request.headers.get("authorization", ""))
-    if key is not None:
-        headers["authorization"] = f"Bearer {key_label(key)}"
+    if request.key:
+        headers["authorization"] = f"Bearer {key_label(request.key)}"
     wire = {
         "seq": note.seq,
         "time": round(note.time, 3),
@@ -4839,7 +4796,7 @@ def control_route(
 def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
     """A job's clip without a key and with ranges, whatever the job's status, for players."""
     job = mock.store.job(job_id)
-    return clip_response(request, clip_of(job, index_of(request)), (), ranges=True)
+    return range_response(request, clip_of(job, index_of(request)))
 
 
 def status_page(mock: VideoMock, request: Request) -> Response:
@@ -5639,7 +5596,6 @@ class VideoMock:
         self.log = log
         # Takes what is no request, such as a bad reload.
         self.notice = log or (lambda line: None)
-        self.secret = os.urandom(32)  # signs download URLs
         self.errors: list[BaseException] = []  # the mock's own, raised by MockServer.stop
         self.stopping = threading.Event()
         self._additions = itertools.count(1)  # of fixtures; names those that have none
@@ -5765,7 +5721,7 @@ class VideoMock:
             if scheme != "https":
                 scheme = "http"
             origin = f"{scheme}://{host}"
-        return Links(origin, self.secret, self.config.relative_polling_url)
+        return Links(origin, self.config.relative_polling_url)
 
     @property
     def scheme(self) -> str:
@@ -6411,7 +6367,7 @@ class _Adapter(socketserver.BaseRequestHandler):
     def pieces(self, response: Response, head: Head, keep_alive: bool) -> Iterator[bytes]:
         """An answer as it goes over the wire."""
         stream = response.stream
-        length = response.length
+        length = None
         if stream is None:
             stream = iter((response.body,))
             length = len(response.body)
