@@ -3328,6 +3328,8 @@ class Request(NamedTuple):
     @property
     def parameters(self) -> dict[str, str]:
         """The query, decoded; the last of several values."""
+        if not self.query:
+            return {}
         return dict(parse_qsl(self.query, keep_blank_values=True))
 
 
@@ -3358,20 +3360,20 @@ class Response(NamedTuple):
     live: bool = False  # each block of the stream is sent as it comes
 
 
-# Recorded on every response below /api/v1; VideoMock.handle adds them.
+# Recorded on every response below /api/v1.
 _API_HEADERS: Headers = (
     ("Access-Control-Allow-Origin", "*"),
     ("Access-Control-Expose-Headers", "X-Generation-Id,X-Provider-Name,request-id,cf-ray"),
     ("X-Content-Type-Options", "nosniff"),
 )
-_JSON: Headers = (("Content-Type", "application/json"),)
+_API_JSON: Headers = (("Content-Type", "application/json"), *_API_HEADERS)
 _DROPPED = Response(0)
 _BLOCK_BYTES = 1 << 18
 
 
 def json_response(value: Any, status: int = 200, headers: Headers = ()) -> Response:
     """Compact JSON, and more headers."""
-    return Response(status, to_json(value), _JSON + headers)
+    return Response(status, to_json(value), _API_JSON + headers)
 
 
 def error_response(error: ApiError) -> Response:
@@ -3385,7 +3387,7 @@ def clip_response(request: Request, clip: bytes | str, ranges: bool) -> Response
         size = len(clip) if isinstance(clip, bytes) else os.path.getsize(clip)
     except OSError:
         raise ApiError(502) from None  # the fixture's file has gone since it was read
-    headers: Headers = (("Content-Type", "video/mp4"),)
+    headers: Headers = (("Content-Type", "video/mp4"), *_API_HEADERS)
     part = range(size)
     if not ranges:
         return Response(200, headers=headers, stream=_blocks(clip, part))
@@ -3874,7 +3876,7 @@ def answer_preflight(mock: VideoMock, request: Request) -> Response:
         ("Access-Control-Allow-Headers", ", ".join([_ALLOWED_HEADERS, *stainless])),
         ("Vary", "Access-Control-Request-Headers"),
     )
-    return Response(204, headers=headers)
+    return Response(204, headers=_API_HEADERS + headers)
 
 
 # ============ 10. Record: the real API behind the mock ======================================
@@ -4047,7 +4049,7 @@ class Recorder:
         answer, body = _ask(url, request, headers)
         came = answer.headers.items()
         kept = [(k, " ".join(v.split())) for k, v in came if re.fullmatch(_KEPT_HEADERS, k)]
-        response = Response(answer.status, body or b"", tuple(kept))
+        response = Response(answer.status, body or b"", (*kept, *_API_HEADERS))
 
         # 2. Learn from it.
         value = None
@@ -4651,7 +4653,7 @@ def check_control_access(mock: VideoMock, request: Request) -> None:
     if "x-openrouter-idempotency-key" in headers:
         raise ApiError(403, "The control API takes no webhooks")
     host = headers.get("host", "localhost").lower()
-    name = urlsplit(f"//{host}").hostname or ""
+    name = re.sub(r":\d*$", "", host).strip("[]")
     known = ("host.docker.internal", mock.config.host.lower(), public.hostname)
     # The DNS has no name without a dot, and no address.
     if name not in known and not re.fullmatch("[^.]*|[0-9.]+|.*:.*", name):
@@ -4731,14 +4733,14 @@ def fixture_to_wire(fixture: Fixture, matched: int) -> Json:
     }
 
 
-_SHOWN_OF_NOTES = (
+# Of a note, in a journal's entry.
+_NOTED = (
     "status",
     "job_id",
     "fixture",
     "fault",
     "error",
     "hint",
-    "closest",
     "upstream",
 )
 _SECRET_HEADERS = {"authorization", "proxy-authorization", "cookie", "x-api-key"}
@@ -4762,7 +4764,8 @@ def request_to_wire(request: Request) -> Json:
         "body": shown_body(request.body),
         "scope": scope_of(request),
         "ms": round(note.ms, 3),
-        **{name: json_copy(getattr(note, name)) for name in _SHOWN_OF_NOTES},
+        **{name: getattr(note, name) for name in _NOTED},
+        "closest": json_copy(note.closest),
     }
 
 
@@ -5672,7 +5675,9 @@ class VideoMock:
             note.retry_after = int(dict(refusal.headers).get("Retry-After", 0))
             response = error_response(refusal)
         if is_control:
-            return response
+            # Closed to pages of other origins.
+            kept = (h for h in response.headers if not h[0].startswith("Access-Control"))
+            return response._replace(headers=tuple(kept))
         if note.struck is not None:
             response = spoilt(response, note, note.struck)
         note.ms = (_monotonic() - started) * 1000
@@ -5684,7 +5689,7 @@ class VideoMock:
             job = self.store.find_job(note.job_id)
             for rule, text in mistakes_in(request, job):
                 self.log(printable(f"         ! {rule}: {text}"))
-        return response._replace(headers=response.headers + _API_HEADERS)
+        return response
 
     def _refusal_of(self, error: Exception) -> ApiError:
         """What the client is told of it."""
