@@ -3372,7 +3372,7 @@ _BLOCK_BYTES = 1 << 18
 
 
 def json_response(value: Any, status: int = 200, headers: Headers = ()) -> Response:
-    """Compact JSON, and more headers."""
+    """Compact JSON, with the headers of the video API and more."""
     return Response(status, to_json(value), _API_JSON + headers)
 
 
@@ -3522,8 +3522,11 @@ def interfere(mock: VideoMock, request: Request, on: str, job: Job | None = None
     strike(mock, request, fault)
 
 
-def spoilt(response: Response, note: Note, fault: Fault) -> Response:
-    """The answer, or refusal, as the fault that struck lets it get through."""
+def spoilt(response: Response, note: Note) -> Response:
+    """The answer, or refusal, as the fault that struck, if any, lets it get through."""
+    fault = note.struck
+    if fault is None:
+        return response
     if fault.close or fault.body is not None:
         note.error = None  # the refusal that keeps the work from being done is not told
     if fault.close or fault.lost:
@@ -3656,15 +3659,18 @@ def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Respons
     return clip_response(request, clip, ranges=signed)
 
 
-_INDEX: Json = json.loads("""{"type": "object", "properties": {
-  "index": {"type": "int", "minimum": 0}}}""")
+# Those of a query that production checks as it does a body.
+_PARAMETERS: Json = json.loads("""{"type": "object", "properties": {
+  "index": {"type": "int", "minimum": 0},
+  "output_modalities": {"enum": ["text", "image", "embeddings", "audio", "video", "rerank",
+    "decisions", "speech", "transcription", "all"]}}}""")
 
 
 def index_of(request: Request) -> int:
-    """The query parameter `index`, coerced as JavaScript's Number does for what occurs."""
+    """The query parameter `index`; SchemaError for what is none."""
     text = request.parameters.get("index") or "0"
-    index = from_text(_INDEX["properties"]["index"], text)
-    refuse_issues(_INDEX, {"index": index})
+    index = from_text(_PARAMETERS["properties"]["index"], text)
+    refuse_issues(_PARAMETERS, {"index": index})
     return int(index)
 
 
@@ -3683,16 +3689,11 @@ def list_video_models(mock: VideoMock, request: Request) -> Response:
     return json_response({"data": models}, headers=_CATALOGUE_CACHE)
 
 
-_MODALITY: Json = json.loads("""{"type": "object", "properties": {
-  "output_modalities": {"enum": ["text", "image", "embeddings", "audio", "video", "rerank",
-    "decisions", "speech", "transcription", "all"]}}}""")
-
-
 def list_models(mock: VideoMock, request: Request) -> Response:
     """List models of all kinds: the video models if output_modalities asks for them."""
     asked = request.parameters.get("output_modalities", "text").split(",")
     for name in asked:
-        refuse_issues(_MODALITY, {"output_modalities": name})
+        refuse_issues(_PARAMETERS, {"output_modalities": name})
     models: Sequence[Model] = ()
     if {"video", "all"} & set(asked):
         models = mock.store.loaded.models
@@ -4771,8 +4772,9 @@ def request_to_wire(request: Request) -> Json:
 
 # ---- What it takes: most control routes are methods of the mock
 
-# By the method: its arguments, with their defaults here; and the key of the answer, if that has
-# none.  What has no arguments of its own takes the body as it is, and makes something of it.
+# By the method: the schema of its arguments, with `defaults` that only count here; the `key` of
+# the answer, unless that is an object already.  What has no schema takes the body as it is, and
+# makes something of it.
 _METHODS: dict[str, Json] = json.loads("""{
   "health": {"type": "object", "properties": {}},
   "job": {"type": "object", "properties": {}},
@@ -5675,11 +5677,10 @@ class VideoMock:
             note.retry_after = int(dict(refusal.headers).get("Retry-After", 0))
             response = error_response(refusal)
         if is_control:
-            # Closed to pages of other origins.
+            # Not for pages of other origins.
             kept = (h for h in response.headers if not h[0].startswith("Access-Control"))
             return response._replace(headers=tuple(kept))
-        if note.struck is not None:
-            response = spoilt(response, note, note.struck)
+        response = spoilt(response, note)
         note.ms = (_monotonic() - started) * 1000
         note.status = response.status or None
         note.store.record(request)
@@ -5692,7 +5693,7 @@ class VideoMock:
         return response
 
     def _refusal_of(self, error: Exception) -> ApiError:
-        """What the client is told of it."""
+        """The refusal that an exception becomes."""
         if isinstance(error, SetupError):
             return ApiError(400, str(error))
         if isinstance(error, ApiError):
@@ -6051,17 +6052,21 @@ class VideoMock:
         """
         if not self.config.trial:
             raise RuntimeError("this mock has no trial: give it one, MockServer(trial=...)")
-        trial, jobs = TRIALS[self.config.trial], self.store.all_jobs()
         requests = list(self.store.newest_requests())
-        arrived = bool(requests)
         delivered = any(
-            is_whole_clip(request, jobs.get(request.note.job_id or ""))
+            is_whole_clip(request, self.store.find_job(request.note.job_id))
             for request in requests
         )
-        models = {job.submit.model for job in jobs.values()}
+        verdict = verdict_of(
+            TRIALS[self.config.trial],
+            succeeded,
+            delivered,
+            self.findings(),
+            stopped_after,
+            arrived=bool(requests),
+        )
+        models = {job.submit.model for job in self.store.all_jobs().values()}
         unlisted = [model for model in models if self.store.listed_model(model) is None]
-        findings = self.findings()
-        verdict = verdict_of(trial, succeeded, delivered, findings, stopped_after, arrived)
         return {**verdict, "unlisted_models": unlisted}
 
     def assert_no_findings(self, *, ignore: Collection[str] = ()) -> None:
