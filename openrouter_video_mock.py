@@ -2057,7 +2057,7 @@ class Store:
         self._offset = 0.0  # what `advance` has added to the clock
         self._lock = threading.Lock()  # guards every field below; some may be read without
         self._jobs = OrderedDict[str, Job]()  # by id, the oldest first
-        self._latest = ""  # id of the newest
+        self.latest = "latest"  # id of the newest, once there is one
         self._open = set[str]()  # ids of those that are not settled
         # Heap of (end, id): no open job ends before its entry; the last entry is no job's.
         self._ends: list[tuple[float, str]] = [(math.inf, "")]
@@ -2247,7 +2247,7 @@ class Store:
         with self._lock:
             self._settle()
             self._jobs[job.id] = job
-            self._latest = job.id
+            self.latest = job.id
             self._open.add(job.id)
             heapq.heappush(self._ends, (job.ends_at, job.id))
             if len(self._jobs) > self.config.max_jobs:
@@ -2291,11 +2291,9 @@ class Store:
         """The job of this id, if it is known."""
         return self._jobs.get(job_id or "")
 
-    def job(self, job_id: str) -> Job:  # with the lock or without
-        """The job of this id, or the "latest"; looking is no poll.  ApiError 404 for none."""
-        job = self._jobs.get(job_id)
-        if job_id == "latest":
-            job = self._jobs.get(self._latest)
+    def job(self, job_id: str | None) -> Job:  # with the lock or without
+        """The job of this id; looking is no poll.  ApiError 404 for none."""
+        job = self.find_job(job_id)
         if job is None:
             raise ApiError(404, f"Job {job_id} not found")
         return job
@@ -2323,14 +2321,14 @@ class Store:
         with self._lock:
             newest = reversed(self._jobs.values())
             wanted = (job for job in newest if scope in (None, job.scope))
-            return list(itertools.islice(wanted, offset, limit and offset + limit))
+            return page_of(wanted, limit, offset)
 
     def all_jobs(self) -> dict[str, Job]:
         """All jobs by id."""
         with self._lock:
             return dict(self._jobs)
 
-    def finish(self, job_id: str, status: Status, error: str | None) -> Job:
+    def finish(self, job_id: str | None, status: Status, error: str | None) -> Job:
         with self._lock:
             job, now = self.job(job_id), self.now()
             current = status_at(job, now)
@@ -3281,6 +3279,8 @@ class Request(NamedTuple):
     @property
     def parameters(self) -> dict[str, str]:
         """The query, decoded; the last of several values."""
+        if not self.query:
+            return {}
         return dict(parse_qsl(self.query, keep_blank_values=True))
 
     @property
@@ -3325,9 +3325,8 @@ _API_HEADERS: Headers = (
     ("Access-Control-Expose-Headers", "X-Generation-Id,X-Provider-Name,request-id,cf-ray"),
     ("X-Content-Type-Options", "nosniff"),
 )
-_JSON: Headers = (("Content-Type", "application/json"),)
-_CLIP: Headers = (("Content-Type", "video/mp4"),)
-_API_JSON = _JSON + _API_HEADERS
+_API_JSON: Headers = (("Content-Type", "application/json"), *_API_HEADERS)
+_CLIP: Headers = (("Content-Type", "video/mp4"), *_API_HEADERS)
 _DROPPED = Response(0)
 _BLOCK_BYTES = 1 << 18
 # Several ranges, or another unit: as if none was asked for.
@@ -3335,21 +3334,21 @@ _RANGE = "bytes=([0-9]{0,18})-([0-9]{0,18})"
 
 
 def json_response(value: Any, status: int = 200, headers: Headers = ()) -> Response:
-    """Compact JSON, with the headers of the video API."""
+    """Compact JSON, with the headers of the video API and more."""
     return Response(status, to_json(value), _API_JSON + headers)
 
 
-def error_response(error: ApiError, headers: Headers = _API_JSON) -> Response:
+def error_response(error: ApiError) -> Response:
     """The error in its envelope."""
-    return Response(error.status, to_json(error_to_wire(error)), headers + error.headers)
+    return json_response(error_to_wire(error), error.status, error.headers)
 
 
-def range_response(request: Request, clip: bytes, headers: Headers = ()) -> Response:
+def range_response(request: Request, clip: bytes) -> Response:
     """A clip as players want it: with its length, and of the asked range only."""
     size = len(clip)
     part = range(size)
     status = 200
-    headers = (*_CLIP, *headers, ("Accept-Ranges", "bytes"))
+    headers = (*_CLIP, ("Accept-Ranges", "bytes"))
     asked = re.fullmatch(_RANGE, request.headers.get("range", ""))
     if asked is not None:
         status = 206
@@ -3411,12 +3410,11 @@ def require_key(mock: VideoMock, request: Request) -> str:
 def fault_error(fault: Fault, moderation: Json | None = None) -> ApiError:
     """The refusal that a fixture or fault orders, with what production adds to this status."""
     status = fault.status or 500
-    metadata = fault.metadata
+    metadata = {403: moderation, 429: {"error_type": "rate_limit_exceeded"}}.get(status)
+    if fault.metadata is not None:
+        metadata = fault.metadata
     seconds = fault.retry_after
     headers: Headers = ()
-    if metadata is None:
-        usual = {403: moderation, 429: {"error_type": "rate_limit_exceeded"}}
-        metadata = usual.get(status)
     if status == 429:
         if seconds is None:
             seconds = 1
@@ -3450,8 +3448,11 @@ def interfere(mock: VideoMock, request: Request, on: str, job: Job | None = None
     strike(mock, request, fault)
 
 
-def spoilt(response: Response, note: Note, fault: Fault) -> Response:
-    """The answer, or refusal, as the fault that struck lets it get through."""
+def spoilt(response: Response, note: Note) -> Response:
+    """The answer, or refusal, as the fault that struck, if any, lets it get through."""
+    fault = note.struck
+    if fault is None:
+        return response
     if fault.close or fault.body is not None:
         note.error = None  # the refusal that keeps the work from being done is not told
     if fault.close or fault.lost:
@@ -3552,12 +3553,10 @@ def _no_match_error(request: Request, misses: list[Json]) -> ApiError:
 def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
     """Poll a job: its status, its URLs and cost once it completed, its error once it failed."""
     require_key(mock, request)
-    job = mock.job_of(job_id)
+    job = mock.store.job(job_id)
     interfere(mock, request, "poll", job)
-    look = mock.store.poll
-    if request.method == "HEAD":
-        look = mock.store.job  # which is no poll
-    job = look(job_id)
+    if request.method != "HEAD":  # which is no poll
+        job = mock.store.poll(job_id)
     if job.callback_url:
         mock.courier.wake()
     now = mock.now()
@@ -3574,7 +3573,7 @@ def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Respons
     index = index_of(request)
     if signed:
         check_signature(job_id, index, request.parameters, now)
-    job = mock.job_of(job_id)
+    job = mock.store.job(job_id)
     status = status_at(job, now)
     if status is not Status.COMPLETED:
         request.note.shown = status
@@ -3584,24 +3583,27 @@ def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Respons
     clip = clip_of(job, index)  # refuses an index, which uses up no fault
     interfere(mock, request, "content", job)
     if signed:
-        return range_response(request, clip, _API_HEADERS)
+        return range_response(request, clip)
     request.note.to_the_end = clip != b""
-    return Response(200, headers=_CLIP + _API_HEADERS, stream=iter((clip,)))
+    return Response(200, headers=_CLIP, stream=iter((clip,)))
 
 
-_INDEX: Json = json.loads("""{"type": "object", "properties": {
-  "index": {"type": "int", "minimum": 0}}}""")
+# Those of a query that production checks as it does a body.
+_PARAMETERS: Json = json.loads("""{"type": "object", "properties": {
+  "index": {"type": "int", "minimum": 0},
+  "output_modalities": {"enum": ["text", "image", "embeddings", "audio", "video", "rerank",
+    "decisions", "speech", "transcription", "all"]}}}""")
 
 
 def index_of(request: Request) -> int:
-    """The query parameter `index`, coerced as JavaScript's Number does for what occurs."""
+    """The query parameter `index`; SchemaError for what is none."""
     text = request.parameters.get("index") or "0"
-    index = from_text(_INDEX["properties"]["index"], text)
+    index = from_text(_PARAMETERS["properties"]["index"], text)
     if isinstance(index, str):
         parts = {"expected": "number", "code": "invalid_type", "received": "NaN"}
         issue = _issue("Invalid input: expected number, received NaN", "index", **parts)
         raise SchemaError([issue])
-    check_schema(_INDEX, {"index": index})
+    check_schema(_PARAMETERS, {"index": index})
     return int(index)
 
 
@@ -3620,16 +3622,11 @@ def list_video_models(mock: VideoMock, request: Request) -> Response:
     return json_response({"data": models}, headers=_CATALOGUE_CACHE)
 
 
-_MODALITY: Json = json.loads("""{"type": "object", "properties": {
-  "output_modalities": {"enum": ["text", "image", "embeddings", "audio", "video", "rerank",
-    "decisions", "speech", "transcription", "all"]}}}""")
-
-
 def list_models(mock: VideoMock, request: Request) -> Response:
     """List models of all kinds: the video models if output_modalities asks for them."""
     asked = request.parameters.get("output_modalities", "text").split(",")
     for name in asked:
-        check_schema(_MODALITY, {"output_modalities": name})
+        check_schema(_PARAMETERS, {"output_modalities": name})
     models: Sequence[Model] = ()
     if {"video", "all"} & set(asked):
         models = mock.store.loaded.models
@@ -3756,7 +3753,6 @@ def get_generation(mock: VideoMock, request: Request) -> Response:
     require_key(mock, request)
     job_id = request.parameters.get("id", "")
     job = mock.store.find_job(job_id)
-    request.note.job_id = job_id or None
     interfere(mock, request, "generation", job)
     if (
         job is None
@@ -4603,16 +4599,13 @@ def check_control_access(mock: VideoMock, request: Request) -> None:
     host = headers.get("host", "localhost").lower()
     name = re.sub(r":\d*$", "", host).strip("[]")
     known = ("host.docker.internal", mock.config.host.lower(), public.hostname)
-    # The DNS has none of these.
-    is_address = re.fullmatch("[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*", name)
-    if "." in name and name not in known and not is_address:
+    # The DNS has no name without a dot, and no address.
+    if name not in known and not re.fullmatch("[^.]*|[0-9.]+|.*:.*", name):
         cure = "start with --host or --public-url"
         raise ApiError(403, f"The control API does not answer to the name {name}; {cure}")
-    origin = headers.get("origin", f"http://{host}")
-    trusted = (host, public.netloc.lower() or host)
-    if origin.lower().partition("://")[2] not in trusted:
-        raise ApiError(403, f"The control API is closed to pages of {origin}")
-    if headers.get("sec-fetch-site") == "cross-site":
+    origin = headers.get("origin", f"http://{host}").lower().partition("://")[2]
+    foreign = origin not in (host, public.netloc.lower() or host)
+    if foreign or headers.get("sec-fetch-site") == "cross-site":
         raise ApiError(403, "The control API is closed to pages of other sites")
 
 
@@ -4684,6 +4677,16 @@ def fixture_to_wire(fixture: Fixture, matched: int) -> Json:
     }
 
 
+# Of a note, in a journal's entry.
+_NOTED = (
+    "status",
+    "job_id",
+    "fixture",
+    "fault",
+    "error",
+    "hint",
+    "upstream",
+)
 _SECRET_HEADERS = {"authorization", "proxy-authorization", "cookie", "x-api-key"}
 
 
@@ -4695,31 +4698,40 @@ def request_to_wire(request: Request) -> Json:
         headers[name] = "***"
     if request.key:
         headers["authorization"] = f"Bearer {key_label(request.key)}"
-    wire = {
+    return {
         "seq": note.seq,
         "time": round(note.time, 3),
         "method": request.method,
         "path": request.url,
         "headers": headers,
         "body": shown_body(request.body),
-        **{name: getattr(note, name) for name in ("status", "job_id", "fixture", "fault")},
         "scope": scope_of(request),
         "ms": round(note.ms, 3),
+        **{name: getattr(note, name) for name in _NOTED},
+        "closest": json_copy(note.closest),
     }
-    for name in ("closest", "error", "hint", "upstream"):
-        if getattr(note, name) is not None:
-            wire[name] = json_copy(getattr(note, name))
-    return wire
 
 
-# ---- What it takes: most control routes are methods of the mock, whose arguments are checked
+# ---- What it takes: most control routes are methods of the mock
 
-_ARGUMENTS: dict[str, Json] = json.loads("""{
-  "jobs": {"type": "object", "properties": {
+# By the method: the schema of its arguments, with `defaults` that only count here; the `key` of
+# the answer, unless that is an object already.  What has no schema takes the body as it is, and
+# makes something of it.
+_METHODS: dict[str, Json] = json.loads("""{
+  "health": {"type": "object", "properties": {}},
+  "job": {"type": "object", "properties": {}},
+  "reset": {"type": "object", "properties": {}},
+  "now": {"key": "now", "type": "object", "properties": {}},
+  "fixtures": {"key": "fixtures", "type": "object", "properties": {}},
+  "faults": {"key": "faults", "type": "object", "properties": {}},
+  "clear_faults": {"key": "faults", "type": "object", "properties": {}},
+  "add_fixture": {"key": "fixtures"},
+  "add_fault": {"key": "faults"},
+  "jobs": {"key": "jobs", "type": "object", "defaults": {"limit": 100}, "properties": {
     "scope": {"type": "string"},
     "limit": {"type": "int", "minimum": 1},
     "offset": {"type": "int", "minimum": 0}}},
-  "requests": {"type": "object", "properties": {
+  "requests": {"key": "requests", "type": "object", "properties": {
     "method": {"type": "string"},
     "path": {"type": "string"},
     "status": {"type": "string", "pattern": "[1-5]([0-9]{2}|xx)|closed"},
@@ -4730,12 +4742,12 @@ _ARGUMENTS: dict[str, Json] = json.loads("""{
     "offset": {"type": "int", "minimum": 0},
     "wait": {"type": "number", "minimum": 0, "maximum": 60},
     "count": {"type": "int", "minimum": 1}}},
-  "findings": {"type": "object", "properties": {
+  "findings": {"key": "findings", "type": "object", "properties": {
     "rule": {"enum": []},
     "level": {"enum": ["error", "warning", "note"]},
     "job_id": {"type": "string"},
     "scope": {"type": "string"}}},
-  "webhooks": {"type": "object", "properties": {
+  "webhooks": {"key": "webhooks", "type": "object", "properties": {
     "job_id": {"type": "string"},
     "scope": {"type": "string"},
     "limit": {"type": "int", "minimum": 1},
@@ -4744,58 +4756,43 @@ _ARGUMENTS: dict[str, Json] = json.loads("""{
   "finish": {"type": "object", "required": ["status"], "properties": {
     "status": {"enum": ["completed", "failed", "cancelled", "expired"]},
     "error": {"type": "string", "nullable": true}}},
-  "advance": {"type": "object", "required": ["advance"], "properties": {
+  "advance": {"key": "now", "type": "object", "required": ["advance"], "properties": {
     "advance": {"type": "number", "minimum": 0, "maximum": 1e9}}}
 }""")
-_ARGUMENTS["findings"]["properties"]["rule"]["enum"] = list(RULES)
-_NOTHING: Json = {"type": "object", "properties": {}}
+_METHODS["findings"]["properties"]["rule"]["enum"] = list(RULES)
 
 
-def control_route(
-    method: Callable[..., Any],
-    key: str = "",
-    whole: str = "",
-    **defaults: Any,
-) -> Handler:
-    """A handler that calls a method of the mock; answers {key: what it returns}, or that alone.
-
-    Its arguments are the keys of the body, or of the query if there is none; `whole` names the
-    argument that takes the body as it is, and makes something of it: 201.
-    """
-    schema = _ARGUMENTS.get(method.__name__, _NOTHING)
-
-    def handle(mock: VideoMock, request: Request, **groups: str) -> Response:
-        place = "query"
-        status = 200
-        arguments: Any = request.parameters
-        arguments.pop("testId", None)
-        for name, text in arguments.items():
-            arguments[name] = from_text(schema["properties"].get(name, {}), text)
-        if request.body:
-            place = "body"
-            try:
-                arguments = parse_json(request.body)
-            except ValueError as error:
-                raise SetupError(f"body: not JSON: {error}") from None
-        if whole:
-            status = 201
-            arguments = {whole: arguments}
-        else:
-            arguments = _python_names(checked(schema, arguments, place))
-        if "advance" in arguments:
-            arguments["seconds"] = arguments.pop("advance")
-        answer = method(mock, **groups, **{**defaults, **arguments})
-        if key:
-            answer = {key: answer}
-        return Response(status, to_json(answer), _JSON)  # without the headers of the API
-
-    handle.__doc__ = method.__doc__
-    return handle
+def call_method(
+    mock: VideoMock, request: Request, method: Handler, groups: dict[str, str]
+) -> Response:
+    """Call a method of the mock with the keys of the body, or of the query if there is none."""
+    schema = _METHODS[method.__name__]
+    fields = schema.get("properties", {})
+    place = "query"
+    arguments: Any = request.parameters
+    arguments.pop("testId", None)
+    for name, text in arguments.items():
+        arguments[name] = from_text(fields.get(name, {}), text)
+    if request.body:
+        place = "body"
+        try:
+            arguments = parse_json(request.body)
+        except ValueError as error:
+            raise SetupError(f"body: not JSON: {error}") from None
+    if "properties" not in schema:
+        return json_response({schema["key"]: method(mock, arguments)}, status=201)
+    arguments = _python_names(checked(schema, arguments, place))
+    if "advance" in arguments:
+        arguments["seconds"] = arguments.pop("advance")
+    answer = method(mock, **groups, **schema.get("defaults", {}) | arguments)
+    if "key" in schema:
+        answer = {schema["key"]: answer}
+    return json_response(answer)
 
 
 def control_clip(mock: VideoMock, request: Request, job_id: str) -> Response:
     """A job's clip without a key and with ranges, whatever the job's status, for players."""
-    job = mock.store.job(job_id)
+    job = mock.store.job(mock.id_of(job_id))
     return range_response(request, clip_of(job, index_of(request)))
 
 
@@ -4810,16 +4807,14 @@ def status_page(mock: VideoMock, request: Request) -> Response:
         rows += f"<td>{html.escape(summary)}</td></tr>"
     nonce = os.urandom(12).hex()
     filled = {
-        "{{routes}}": rows,
-        "{{nonce}}": nonce,
-        "{{version}}": __version__,
-        "{{catalogue}}": html.escape(mock.store.loaded.catalogue),
-        "{{waiting}}": json.dumps([status.value for status in WAITING]),
-        "{{endings}}": json.dumps(ENDING_NAMES),
+        "routes": rows,
+        "nonce": nonce,
+        "version": __version__,
+        "catalogue": html.escape(mock.store.loaded.catalogue),
+        "waiting": json.dumps([status.value for status in WAITING]),
+        "endings": json.dumps(ENDING_NAMES),
     }
-    page = STATUS_PAGE
-    for mark, text in filled.items():
-        page = page.replace(mark, text)
+    page = re.sub(r"{{(\w+)}}", lambda mark: filled[mark[1]], STATUS_PAGE)
     policy = (
         f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
         "connect-src 'self'; media-src 'self'; img-src data:; base-uri 'none'; "
@@ -5569,12 +5564,13 @@ watch();
 
 # ============ 14. The mock and its routes: VideoMock, ROUTES, find_route ====================
 #
-# To add a route: a handler in section 9 or 13, or a method of VideoMock for the control API,
-# a line in ROUTES, a line in the README.  First match wins.
+# To add a route: a handler in section 9 or 13, or for the control API a method of VideoMock,
+# which has a line in _METHODS; a line in ROUTES, a line in the README.  First match wins.
 
-Handler = Callable[..., Response]
+Handler = Callable[..., Any]  # answers a Response; a method of VideoMock, JSON
 Say = Callable[[str], None]  # takes a line of text
 CONTROL = "/__mock"
+_NEVER_PASSED_ON = ("answer_preflight", "refuse_chat")  # to the upstream
 
 
 class VideoMock:
@@ -5616,28 +5612,37 @@ class VideoMock:
         is_control = is_control_path(request.path)
         try:
             response = self._answer(request, is_control)
-        except ApiError as error:
-            # A refusal stays in the journal: not so the frames, and with them the bodies, that
-            # it went through.
-            response = self.refuse(request, error.with_traceback(None))
-        except SetupError as error:
-            response = self.refuse(request, ApiError(400, str(error)))
         except Exception as error:
-            self.report(error)
-            response = self.refuse(request, ApiError(500))
-        if note.struck is not None:
-            response = spoilt(response, note, note.struck)
-        if not is_control:
-            note.ms = (_monotonic() - started) * 1000
-            note.status = response.status or None
-            note.store.record(request)
-            del note.store  # the journal must not keep its own store, past a reset
-            if self.log is not None:
-                self.log(log_line(request))
-                job = self.store.find_job(note.job_id)
-                for rule, text in mistakes_in(request, job):
-                    self.log(printable(f"         ! {rule}: {text}"))
+            refusal = self._refusal_of(error)
+            note.error = refusal.message
+            note.retry_after = int(dict(refusal.headers).get("Retry-After", 0))
+            response = error_response(refusal)
+        if is_control:
+            # Not for pages of other origins.
+            kept = (h for h in response.headers if not h[0].startswith("Access-Control"))
+            return response._replace(headers=tuple(kept))
+        response = spoilt(response, note)
+        note.ms = (_monotonic() - started) * 1000
+        note.status = response.status or None
+        note.store.record(request)
+        del note.store  # the journal must not keep its own store, past a reset
+        if self.log is not None:
+            self.log(log_line(request))
+            job = self.store.find_job(note.job_id)
+            for rule, text in mistakes_in(request, job):
+                self.log(printable(f"         ! {rule}: {text}"))
         return response
+
+    def _refusal_of(self, error: Exception) -> ApiError:
+        """The refusal that an exception becomes."""
+        if isinstance(error, SetupError):
+            return ApiError(400, str(error))
+        if isinstance(error, ApiError):
+            # It may stay in the journal: not so the frames, and with them the bodies, that it
+            # went through.
+            return error.with_traceback(None)
+        self.report(error)
+        return ApiError(500)
 
     def _answer(self, request: Request, is_control: bool) -> Response:
         note = request.note
@@ -5651,45 +5656,35 @@ class VideoMock:
             note.hint = hint_for(request.method, request.path)
             raise
         note.route = handler.__name__
-        job = self.store.find_job(groups.get("job_id"))
+        job_id = groups.get("job_id") or request.parameters.get("id", "")
+        job = self.store.find_job(job_id)
         if job is not None:
             note.job_id = job.id
             note.fixture = job.fixture
         if is_control:
             check_control_access(self, request)
-        elif self.config.record:
-            return self._recorded(handler, request, groups)
-        return handler(self, request, **groups)
+            if note.route in _METHODS:
+                return call_method(self, request, handler, groups)
+        elif self.config.record and job is None and note.route not in _NEVER_PASSED_ON:
+            return self._recorded(request, job_id)
+        response: Response = handler(self, request, **groups)
+        return response
 
-    def _recorded(
-        self, handler: Handler, request: Request, groups: dict[str, str]
-    ) -> Response:
-        """Our answer where a fixture or a job of ours has one, else the upstream's."""
+    def _recorded(self, request: Request, job_id: str) -> Response:
+        """Our answer to a submit if a fixture has one; to all else, the upstream's."""
         note = request.note
-        job_id = groups.get("job_id") or request.parameters.get("id", "")
-        if self.store.find_job(job_id) or note.route in ("answer_preflight", "refuse_chat"):
-            return handler(self, request, **groups)
         if note.route == "create_video":
             try:
-                return handler(self, request, **groups)
+                return create_video(self, request)
             except ApiError as error:
                 submit = shown_body(request.body)
                 prompt = submit.get("prompt") if isinstance(submit, dict) else ""
                 ours = note.fixture or note.struck or error.status == 401
                 if ours or "mock:" in str(prompt):
                     raise
-                note.closest = None
         note.job_id = job_id or None
         note.upstream = self.config.upstream
         return self.recorder.pass_on(request, job_id)
-
-    def refuse(self, request: Request, error: ApiError) -> Response:
-        """The answer of a refusal, the reason of which goes into the journal."""
-        request.note.error = error.message
-        request.note.retry_after = int(dict(error.headers).get("Retry-After", 0))
-        if is_control_path(request.path):
-            return error_response(error, _JSON)
-        return error_response(error)
 
     def report(self, error: BaseException) -> None:
         """Keep an error of the mock's own, and show its traceback."""
@@ -5723,17 +5718,16 @@ class VideoMock:
             origin = f"{scheme}://{host}"
         return Links(origin, self.config.relative_polling_url)
 
+    def id_of(self, job_id: str | None) -> str | None:
+        """The id itself, or that of the newest job for "latest"."""
+        if job_id == "latest":
+            return self.store.latest
+        return job_id
+
     @property
     def scheme(self) -> str:
         """http, or https with a certificate."""
         return "https" if self.config.cert else "http"
-
-    def job_of(self, job_id: str) -> Job:
-        """The job of this id; ApiError 404 for none."""
-        job = self.store.find_job(job_id)
-        if job is None:
-            raise ApiError(404, f"Job {job_id} not found")
-        return job
 
     # ---- Steering
 
@@ -5782,7 +5776,7 @@ class VideoMock:
         ending = Status(name)
         if error and ENDINGS[ending] is None:
             raise SetupError(f"error: a job that is {name} has none")
-        job = self.store.finish(job_id, ending, error)
+        job = self.store.finish(self.id_of(job_id), ending, error)
         if job.callback_url:
             self.courier.wake()
         return self._shown([job])[0]
@@ -5794,10 +5788,12 @@ class VideoMock:
         >>> added = mock.add_fixture({"match": {"prompt": "rain"}, "response": failing})
         """
         version = f"added {next(self._additions)} "
-        added = [
-            fixture_from_json(value, place, version + place, version=version)
-            for place, value in _numbered("fixtures", fixture)
-        ]
+        added = []
+        for index, value in enumerate(_as_list(fixture)):
+            place = f"fixtures[{index}]"
+            document = json_copy(value, place)
+            name = version + place
+            added.append(fixture_from_json(document, place, name, version=version))
         self.store.add_fixtures(added)
         return [fixture_to_wire(read, 0) for read in added]
 
@@ -5806,9 +5802,10 @@ class VideoMock:
 
         >>> added = mock.add_fault({"on": "poll", "status": 503, "times": 1})
         """
-        added = [
-            fault_from_json(value, place) for place, value in _numbered("faults", fault)
-        ]
+        added = []
+        for index, value in enumerate(_as_list(fault)):
+            place = f"faults[{index}]"
+            added.append(fault_from_json(json_copy(value, place), place))
         self.store.add_faults(added)
         return [json_copy(read.source) for read in added]
 
@@ -5854,7 +5851,7 @@ class VideoMock:
         >>> mock.job(job_id)["request"]["prompt"]
         'a cat'
         """
-        return self._shown([self.store.job(job_id)])[0]
+        return self._shown([self.store.job(self.id_of(job_id))])[0]
 
     def jobs(
         self, *, scope: str | None = None, limit: int | None = None, offset: int = 0
@@ -5864,7 +5861,6 @@ class VideoMock:
         >>> [job["status"] for job in mock.jobs()]
         ['pending']
         """
-        _check_limit(limit)
         return self._shown(self.store.jobs(scope, offset, limit))
 
     def _shown(self, jobs: Sequence[Job]) -> list[Json]:
@@ -5897,8 +5893,7 @@ class VideoMock:
         >>> [request["status"] for request in mock.requests(method="POST", path="/videos")]
         [202]
         """
-        _check_limit(limit)
-        job_id = self._id_of(job_id)
+        job_id = self.id_of(job_id)
         method = method and method.upper()
         status = status and str(status)
 
@@ -5916,8 +5911,7 @@ class VideoMock:
         if wait:
             key = (method, path, status, job_id, scope)
             found = self.store.wait_for_requests(wanted, key, since, count, wait)[::-1]
-        chosen = itertools.islice(found, offset, limit and offset + limit)
-        return [request_to_wire(request) for request in chosen][::-1]
+        return [request_to_wire(request) for request in page_of(found, limit, offset)][::-1]
 
     def wait_for_request(
         self, *, count: int = 1, timeout: float = 5.0, **filters: Any
@@ -5949,16 +5943,15 @@ class VideoMock:
         >>> mock.webhooks()
         []
         """
-        _check_limit(limit)
-        job_id = self._id_of(job_id)
+        job_id = self.id_of(job_id)
 
         def wanted(delivery: Delivery) -> bool:
             return job_id in (None, delivery.job.id) and scope in (None, delivery.job.scope)
 
         if wait:
             self.courier.wait_for_done(wanted, count, wait)
-        found = list(filter(wanted, self.courier.deliveries()))
-        return [delivery_to_wire(delivery) for delivery in found[-(limit or 0) :]]
+        found = filter(wanted, reversed(self.courier.deliveries()))
+        return [delivery_to_wire(delivery) for delivery in page_of(found, limit)][::-1]
 
     def findings(
         self,
@@ -5973,7 +5966,7 @@ class VideoMock:
         >>> [finding["rule"] for finding in mock.findings(level="error")]
         ['abandoned']
         """
-        job_id = self._id_of(job_id)
+        job_id = self.id_of(job_id)
         return [
             finding._asdict()
             for finding in findings_of(self)
@@ -6000,20 +5993,18 @@ class VideoMock:
         """
         if not self.config.trial:
             raise RuntimeError("this mock has no trial: give it one, MockServer(trial=...)")
-        trial, jobs = TRIALS[self.config.trial], self.store.all_jobs()
         requests = list(self.store.newest_requests())
-        arrived = bool(requests)
-        delivered = any(map(is_whole_clip, requests))
-        models = {job.submit.model for job in jobs.values()}
+        verdict = verdict_of(
+            TRIALS[self.config.trial],
+            succeeded,
+            any(map(is_whole_clip, requests)),
+            self.findings(),
+            stopped_after,
+            arrived=bool(requests),
+        )
+        models = {job.submit.model for job in self.store.all_jobs().values()}
         unlisted = [model for model in models if self.store.listed_model(model) is None]
-        findings = self.findings()
-        verdict = verdict_of(trial, succeeded, delivered, findings, stopped_after, arrived)
         return {**verdict, "unlisted_models": unlisted}
-
-    def _id_of(self, job_id: str | None) -> str | None:
-        if job_id == "latest":
-            return self.store.job(job_id).id
-        return job_id
 
     def assert_no_findings(self, *, ignore: Collection[str] = ()) -> None:
         """AssertionError that lists all findings but those of the rules to ignore.
@@ -6065,31 +6056,23 @@ ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", rf"{API}/chat/completions", refuse_chat),
     ("OPTIONS", rf"{API}(?:/.*)?", answer_preflight),
     ("GET", "/", status_page),
-    ("GET", "/health", control_route(VideoMock.health)),
-    ("GET", rf"{CONTROL}/health", control_route(VideoMock.health)),
-    ("GET", rf"{CONTROL}/requests", control_route(VideoMock.requests, "requests")),
-    ("GET", rf"{CONTROL}/jobs", control_route(VideoMock.jobs, "jobs", limit=100)),
-    ("GET", rf"{CONTROL}/jobs/{JOB}", control_route(VideoMock.job)),
-    ("PATCH", rf"{CONTROL}/jobs/{JOB}", control_route(VideoMock.finish)),
+    ("GET", "/health", VideoMock.health),
+    ("GET", rf"{CONTROL}/health", VideoMock.health),
+    ("GET", rf"{CONTROL}/requests", VideoMock.requests),
+    ("GET", rf"{CONTROL}/jobs", VideoMock.jobs),
+    ("GET", rf"{CONTROL}/jobs/{JOB}", VideoMock.job),
+    ("PATCH", rf"{CONTROL}/jobs/{JOB}", VideoMock.finish),
     ("GET", rf"{CONTROL}/jobs/{JOB}/clip", control_clip),
-    ("GET", rf"{CONTROL}/findings", control_route(VideoMock.findings, "findings")),
-    ("GET", rf"{CONTROL}/fixtures", control_route(VideoMock.fixtures, "fixtures")),
-    (
-        "POST",
-        rf"{CONTROL}/fixtures",
-        control_route(VideoMock.add_fixture, "fixtures", whole="fixture"),
-    ),
-    ("GET", rf"{CONTROL}/faults", control_route(VideoMock.faults, "faults")),
-    (
-        "POST",
-        rf"{CONTROL}/faults",
-        control_route(VideoMock.add_fault, "faults", whole="fault"),
-    ),
-    ("DELETE", rf"{CONTROL}/faults", control_route(VideoMock.clear_faults, "faults")),
-    ("GET", rf"{CONTROL}/time", control_route(VideoMock.now, "now")),
-    ("POST", rf"{CONTROL}/time", control_route(VideoMock.advance, "now")),
-    ("GET", rf"{CONTROL}/webhooks", control_route(VideoMock.webhooks, "webhooks")),
-    ("POST", rf"{CONTROL}/reset", control_route(VideoMock.reset)),
+    ("GET", rf"{CONTROL}/findings", VideoMock.findings),
+    ("GET", rf"{CONTROL}/fixtures", VideoMock.fixtures),
+    ("POST", rf"{CONTROL}/fixtures", VideoMock.add_fixture),
+    ("GET", rf"{CONTROL}/faults", VideoMock.faults),
+    ("POST", rf"{CONTROL}/faults", VideoMock.add_fault),
+    ("DELETE", rf"{CONTROL}/faults", VideoMock.clear_faults),
+    ("GET", rf"{CONTROL}/time", VideoMock.now),
+    ("POST", rf"{CONTROL}/time", VideoMock.advance),
+    ("GET", rf"{CONTROL}/webhooks", VideoMock.webhooks),
+    ("POST", rf"{CONTROL}/reset", VideoMock.reset),
 ]
 
 
@@ -6121,17 +6104,17 @@ def find_route(method: str, path: str) -> tuple[Handler, dict[str, str]]:
     raise ApiError(404)
 
 
-# What clients put around the paths: those of other APIs, and the beginning twice.
-_NO_PART_OF_PATHS = ("", "api", "v1", "openrouter", "generations")
+# What clients put around a path: that of other APIs, the beginning twice, a slash too many.
+_NO_PART_OF_PATHS = "/(api|v1|openrouter|generations)?(?=/|$)"
 
 
 def hint_for(method: str, path: str) -> str:
     """Where a request that no route takes was probably meant to go."""
-    words = re.sub(r"/video(?=/|$)", "/videos", path).split("/")
-    rest = "".join(f"/{word}" for word in words if word not in _NO_PART_OF_PATHS)
+    path = API + re.sub(_NO_PART_OF_PATHS, "", path)
+    path = re.sub("/video(?=/|$)", "/videos", path)
     with contextlib.suppress(ApiError):
-        find_route(method, API + rest)
-        return f"did you mean {method} {API}{rest}?"
+        find_route(method, path)
+        return f"did you mean {method} {path}?"
     return (
         f"no such route; the video API begins at {API}/videos, the control API at {CONTROL}"
     )
@@ -6148,16 +6131,11 @@ def is_control_path(path: str) -> bool:
     return path in ("/", "/health", CONTROL) or path.startswith(f"{CONTROL}/")
 
 
-def _check_limit(limit: int | None) -> None:
+def page_of(found: Iterable[Any], limit: int | None, offset: int = 0) -> list[Any]:
+    """What comes after the first `offset`: all, or `limit` of it."""
     if limit is not None and limit < 1:
         raise SetupError(f"limit: expected at least 1, got {limit}")
-
-
-def _numbered(what: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """A copy of the value, or of each of a list, with its place."""
-    for index, item in enumerate(_as_list(value)):
-        place = f"{what}[{index}]"
-        yield place, json_copy(item, place)
+    return list(itertools.islice(found, offset, limit and offset + limit))
 
 
 def printable(line: str) -> str:
