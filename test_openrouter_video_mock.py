@@ -5585,21 +5585,6 @@ def test_what_a_failing_client_printed_is_shown_at_its_end_and_harmless(
     assert shown == [f"| line {i}" for i in range(42, 49)] + [r"| line 49\x1b[2J"]
 
 
-def test_a_terminal_gets_colours(tmp_path: Path) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    terminal = Terminal()
-    arguments = ["--trial", "--trial-only", "failed", "--", sys.executable, "-IS", "-c"]
-    for client in (PATIENT, LYING):
-        main([*arguments, client], environment={}, stdout=terminal, stderr=io.StringIO())
-    assert re.findall(r"\x1b\[(\d+)m(\w+)", terminal.getvalue()) == [
-        ("32", "passed"),
-        ("31", "FAILED"),
-    ]
-
-
 def test_what_keeps_a_trial_from_starting_is_one_line_and_exit_1(tmp_path: Path) -> None:
     bad = write(tmp_path / "f.json", {"fixtures": [{"match": {"promt": "x"}}]})
     place = f'{bad}: fixtures[0].match.promt: unknown key, did you mean "prompt"?\n'
@@ -5620,7 +5605,7 @@ def test_a_report_that_cannot_be_written_is_one_line_and_exit_1(tmp_path: Path) 
 def test_an_unknown_trial_is_wrong_usage() -> None:
     done = command("--trial", "--trial-only=poll-530", "--", "true")
     assert (done.status, done.out) == (2, "")
-    assert "--trial-only: there is no 'poll-530', did you mean \"poll-503\"?" in done.err
+    assert re.search('--trial-only: .* one of .*"poll-503".*, got "poll-530"', done.err)
     for arguments in (["--trial"], ["--trial", "--trial-timeout=0", "--", "true"]):
         assert command(*arguments).status == 2
     with pytest.raises(SetupError, match='trial: .* one of .*"failed".*, got "faild"'):
