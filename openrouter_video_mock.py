@@ -1840,7 +1840,7 @@ def part_of_file(path: str, stamp: tuple[int, ...], beside: bool = False) -> Par
             document = _decode_document(file.read().decode("utf-8-sig"))
         to_json(document)  # UnicodeEncodeError for half a surrogate pair
     except (OSError, ValueError, RecursionError) as error:
-        part.problems.append(f"{path}: cannot be read: {reason_of(error)}")
+        part.problems.append(f"{path}: cannot be read: {error}")
         return part
     ours = isinstance(document, dict) and document.keys() & {"fixtures", "models"}
     if beside and not ours:
@@ -6615,7 +6615,7 @@ class _Server(ThreadingHTTPServer):
             super().__init__((config.host, config.port), _Adapter)
         except (OSError, UnicodeError) as error:
             where = f"{config.host}:{config.port}"
-            raise OSError(f"cannot listen on {where}: {reason_of(error)}") from error
+            raise OSError(f"cannot listen on {where}: {error}") from error
 
     def server_bind(self) -> None:
         """Bind the socket, whose options and TLS all connections inherit."""
@@ -6675,15 +6675,6 @@ class _Server(ThreadingHTTPServer):
         for connection in list(self.connections):
             shut_down(connection.request)
         self.threads.join(5.0)
-
-
-def reason_of(error: Exception) -> str:
-    """What went wrong, and with which file, without the number that an OSError begins with."""
-    reason = getattr(error, "strerror", None) or str(error)
-    filename = getattr(error, "filename", None)
-    if filename:
-        reason = f"{filename}: {reason}"
-    return reason
 
 
 class MockServer(VideoMock):
@@ -6930,7 +6921,7 @@ def main(
         with _interruptible():
             return run(settings, commands, tell, say)
     except (SetupError, OSError) as error:
-        say(reason_of(error))
+        say(str(error))
         return 1
     return int(run is not serve)  # interrupted
 
@@ -6993,9 +6984,9 @@ def serve(settings: Json, commands: Json, tell: Say, say: Say) -> int:
                 with contextlib.suppress(OSError):
                     while os.read(0, 65_536):
                         pass
-                return 0
-            while not server.stopping.wait(0.2):
-                pass  # a signal that came just before the wait is met after it
+            else:
+                while not server.stopping.wait(0.2):
+                    pass  # a signal that came just before the wait is met after it
         finally:
             if not commands["quiet"]:
                 say_findings(server.findings(), say_soon)
@@ -7157,17 +7148,16 @@ def check_health(settings: Json, commands: Json, tell: Say, say: Say) -> int:
             config.host, config.port, timeout=2, context=ssl._create_unverified_context()
         )
     while True:
-        reason = "something else answers there"
         try:
             with contextlib.closing(connection):
                 connection.request("GET", "/health")
                 if connection.getresponse().read(15) == b'{"status":"ok",':
                     return 0
+            raise OSError("something else answers there")
         except (OSError, http.client.HTTPException) as error:
-            reason = str(error)
-        if _monotonic() >= end:
-            say(f"no mock on {config.host}:{config.port}: {reason}")
-            return 1
+            if _monotonic() >= end:
+                say(f"no mock on {config.host}:{config.port}: {error}")
+                return 1
         time.sleep(0.05)
 
 

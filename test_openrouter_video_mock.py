@@ -5589,8 +5589,11 @@ def test_what_keeps_a_trial_from_starting_is_one_line_and_exit_1(tmp_path: Path)
     bad = write(tmp_path / "f.json", {"fixtures": [{"match": {"promt": "x"}}]})
     place = f'{bad}: fixtures[0].match.promt: unknown key, did you mean "prompt"?\n'
     for arguments, line in (
-        (["--", "/nowhere/client"], "/nowhere/client: No such file or directory\n"),
-        (["--", str(tmp_path)], f"{tmp_path}: Permission denied\n"),
+        (
+            ["--", "/nowhere/client"],
+            "[Errno 2] No such file or directory: '/nowhere/client'\n",
+        ),
+        (["--", str(tmp_path)], f"[Errno 13] Permission denied: '{tmp_path}'\n"),
         (["-f", str(bad), "--", "true"], place),
     ):
         assert command("--trial", *arguments) == (1, "", line)
@@ -5599,7 +5602,7 @@ def test_what_keeps_a_trial_from_starting_is_one_line_and_exit_1(tmp_path: Path)
 def test_a_report_that_cannot_be_written_is_one_line_and_exit_1(tmp_path: Path) -> None:
     arguments = ["--trial", "--trial-only=failed", f"--report={tmp_path}", "--", "false"]
     done = command(*arguments)
-    assert done == (1, "", f"{tmp_path}: Is a directory\n")
+    assert done == (1, "", f"[Errno 21] Is a directory: '{tmp_path}'\n")
 
 
 def test_an_unknown_trial_is_wrong_usage() -> None:
