@@ -6280,7 +6280,7 @@ _REQUEST_LINE = (
 )
 _HEADER = r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)"
 _HOST = r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
-_CHUNK = rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e]*)?\r\n"
+_CHUNK = r"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e]*)?"
 
 
 class Head(NamedTuple):
@@ -6349,7 +6349,7 @@ def _body_length(headers: Mapping[str, str], http_1_0: bool) -> int | None:
     return None
 
 
-class _Adapter(socketserver.StreamRequestHandler):
+class _Adapter(socketserver.BaseRequestHandler):
     """One connection, in a thread of its own: reads requests, writes answers.
 
     Its socket blocks without a timeout: the server's thread looks at `deadline` and ends what
@@ -6359,7 +6359,7 @@ class _Adapter(socketserver.StreamRequestHandler):
 
     server: Any  # a _Server
     request: socket.socket
-    rfile: io.BufferedReader
+    buffer = b""  # received and not yet read
     deadline = math.inf
     ends = socket.SHUT_RD  # what is shut down then
 
@@ -6490,33 +6490,35 @@ class _Adapter(socketserver.StreamRequestHandler):
 
     def read_head(self) -> Head:
         """The next head; RFC 9112, 2.2: empty lines before it are skipped."""
-        self.allow(IDLE_SECONDS)
-        while self.rfile.peek(1)[:1] in (b"\r", b"\n"):
-            self.rfile.read(1)
+        self.allow(IDLE_SECONDS, socket.SHUT_RDWR)
+        self.buffer = self.buffer.lstrip(b"\r\n")
+        while not self.buffer:
+            self.buffer = self.receive().lstrip(b"\r\n")
         self.allow(REQUEST_SECONDS)
-        if self.rfile.peek(1)[:1] == b"\x16":
+        if self.buffer.startswith(b"\x16"):
             raise ApiError(400, "A TLS hello: this port speaks plain http only, see --cert")
-        head = self.read_line(MAX_LINE_BYTES, 414)
-        while not head.endswith(b"\r\n\r\n"):
-            head += self.read_line(MAX_HEAD_BYTES - len(head), 431)
-        return parse_head(head[:-4])
+        self.receive_until(b"\r\n", MAX_LINE_BYTES, 414)
+        self.receive_until(b"\r\n\r\n", MAX_HEAD_BYTES, 431)
+        head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
+        return parse_head(head)
 
-    def read_line(self, longest: int = MAX_LINE_BYTES, refusal: int = 400) -> bytes:
-        """The next line with its end; the refusal is of one that is longer."""
-        line = self.rfile.readline(longest)
-        if line.endswith(b"\r\n"):
-            return line
-        if line.endswith(b"\n"):
-            raise ApiError(400, "Line feed without carriage return")
-        if len(line) == longest:
-            raise ApiError(refusal)
-        raise self.broken_off()
+    def receive(self, most: int = 8_192) -> bytes:
+        """What comes next; 408 if a request has begun and does not go on in time."""
+        data = self.request.recv(most)
+        if data:
+            return data
+        if self.ends == socket.SHUT_RD and _monotonic() > self.deadline:
+            raise ApiError(408)
+        raise ConnectionAbortedError("closed")
 
-    def broken_off(self) -> Exception:
-        """What is to be raised when a request that has begun does not go on."""
-        if _monotonic() > self.deadline:
-            return ApiError(408)
-        return ConnectionAbortedError("closed")
+    def receive_until(self, end: bytes, longest: int, refusal: int) -> None:
+        """Have the buffer contain this end; it is refused if that would take too many bytes."""
+        while end not in self.buffer[:longest]:
+            if len(self.buffer) >= longest:
+                raise ApiError(refusal)
+            if re.search(rb"(?<!\r)\n", self.buffer):
+                raise ApiError(400, "Line feed without carriage return")
+            self.buffer += self.receive()
 
     def read_body(self, head: Head) -> bytes:
         """The whole body, decoded; 413 before anything of one that says it is too large is read."""
@@ -6535,14 +6537,21 @@ class _Adapter(socketserver.StreamRequestHandler):
         """So many of a body, which may take its time as long as it moves."""
         parts = []
         while count:
-            part = self.rfile.read1(min(count, 65_536))
-            if not part:
-                raise self.broken_off()
+            if not self.buffer:
+                self.buffer = self.receive(min(count, 65_536))
+            part = self.buffer[:count]
+            self.buffer = self.buffer[count:]
             parts.append(part)
             count -= len(part)
             longest = _monotonic() + REQUEST_SECONDS
             self.deadline = min(longest, self.deadline + len(part) / SLOWEST_BYTES)
         return b"".join(parts)
+
+    def read_line(self) -> str:
+        """A line of the chunked coding, without its end."""
+        self.receive_until(b"\r\n", MAX_LINE_BYTES, 400)
+        line, _, self.buffer = self.buffer.partition(b"\r\n")
+        return line.decode("latin-1")
 
     def read_chunks(self) -> bytes:
         """A body in chunks (RFC 9112, 7.1); extensions and trailers are dropped."""
@@ -6559,10 +6568,10 @@ class _Adapter(socketserver.StreamRequestHandler):
             if room < 0:
                 raise ApiError(413)
             parts.append(self.read_bytes(length))
-            if self.read_line() != b"\r\n":
+            if self.read_line():
                 raise ApiError(400, "Malformed chunk")
-        for trailer in iter(self.read_line, b"\r\n"):
-            _parse_headers([trailer[:-2].decode("latin-1")])
+        for trailer in iter(self.read_line, ""):
+            _parse_headers([trailer])
         return b"".join(parts)
 
 

@@ -695,8 +695,8 @@ def test_settings_that_are_given_may_be_changed_afterwards() -> None:
         assert mock.fixtures()[-1]["match"] == {}
 
 
-def test_an_unknown_setting_is_named_with_the_nearest_one() -> None:
-    with pytest.raises(TypeError, match="'prot', did you mean \"port\"?"):
+def test_an_unknown_setting_is_named() -> None:
+    with pytest.raises(TypeError, match="'prot'"):
         MockServer(prot=1)
     assert {"port", "fixtures", "polls"} <= set(inspect.signature(MockServer).parameters)
 
