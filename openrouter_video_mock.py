@@ -56,7 +56,6 @@ import heapq
 import hmac
 import html
 import http.client
-import importlib
 import io
 import itertools
 import json
@@ -1801,7 +1800,7 @@ def part_of_file(path: str, stamp: tuple[int, ...], beside: bool) -> Part:
             document = _decode_document(file.read().decode("utf-8-sig"))
         to_json(document)  # UnicodeEncodeError for half a surrogate pair
     except (OSError, ValueError, RecursionError) as error:
-        raise SetupError(f"{path}: cannot be read: {reason_of(error)}") from None
+        raise SetupError(f"{path}: cannot be read: {error}") from None
     ours = isinstance(document, dict) and document.keys() & {"fixtures", "models"}
     if beside and not ours:
         return Part("", [], [], [f"{path}: no fixtures, passed over"])
@@ -6186,7 +6185,11 @@ LINGER_SECONDS = 2.0
 _SLOW_MS = 50.0  # after so long the client may have gone
 TURN_SECONDS = 0.008  # for which a request waits for others
 
-_REQUEST_LINE = r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])"
+# Method, host of an absolute target, path, query, version.
+_REQUEST_LINE = (
+    r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) (?![? ])(?:(?i:https?)://([^/? ]+))?"
+    r"(|\*|/[\x21-\x3e\x40-\x7e]*)(?:\?([\x21-\x7e]*))? HTTP/([0-9]\.[0-9])"
+)
 _HEADER = r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)"
 _HOST = r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
 _CHUNK = r"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e]*)?"
@@ -6214,24 +6217,19 @@ def parse_head(head: bytes) -> Head:
     match = re.fullmatch(_REQUEST_LINE, request_line)
     if not match:
         raise ApiError(400, "Malformed request line")
-    method, target, version = match.groups()
+    method, host, path, query, version = match.groups("")
     if version not in ("1.0", "1.1"):
         raise ApiError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here")
     headers = _parse_headers(lines)
     http_1_0 = version == "1.0"
-    if target[0] != "/" and target != "*":
-        # The absolute form; RFC 9112, 3.2.2: its host wins.
-        match = re.fullmatch("(?i:https?)://([^/?]*)(.*)", target)
-        if not match:
-            raise ApiError(400, "Malformed request target")
-        headers["host"], target = match.groups()
+    if host:
+        headers["host"] = host  # RFC 9112, 3.2.2: it wins
     host = headers.get("host", "localhost" * http_1_0)
     if not re.fullmatch(_HOST, host):
         raise ApiError(400, "Missing or malformed Host header")
     if headers.get("expect", "100-continue").lower() != "100-continue":
         raise ApiError(417)
     keep_alive = not http_1_0 and "close" not in headers.get("connection", "").lower()
-    path, _, query = target.partition("?")
     length = _body_length(headers, http_1_0)
     return Head(method, path or "/", query, headers, keep_alive, http_1_0, length)
 
@@ -6449,11 +6447,12 @@ class _Adapter(socketserver.BaseRequestHandler):
 
     def read_bytes(self, count: int) -> bytes:
         """So many of a body, which may take its time as long as it moves."""
-        parts = [self.buffer[:count]]
-        self.buffer = self.buffer[count:]
-        count -= len(parts[0])
+        parts = []
         while count:
-            part = self.receive(min(count, 65_536))
+            if not self.buffer:
+                self.buffer = self.receive(min(count, 65_536))
+            part = self.buffer[:count]
+            self.buffer = self.buffer[count:]
             parts.append(part)
             count -= len(part)
             longest = _monotonic() + REQUEST_SECONDS
@@ -6537,7 +6536,7 @@ class _Server(ThreadingHTTPServer):
             super().__init__((config.host, config.port), _Adapter)
         except (OSError, UnicodeError) as error:
             where = f"{config.host}:{config.port}"
-            raise OSError(f"cannot listen on {where}: {reason_of(error)}") from error
+            raise OSError(f"cannot listen on {where}: {error}") from error
 
     def server_bind(self) -> None:
         """Bind the socket, whose options and TLS all connections inherit."""
@@ -6599,15 +6598,6 @@ class _Server(ThreadingHTTPServer):
         self.threads.join(5.0)
 
 
-def reason_of(error: Exception) -> str:
-    """What went wrong, and with which file, without the number that an OSError begins with."""
-    reason = getattr(error, "strerror", None) or str(error)
-    filename = getattr(error, "filename", None)
-    if filename:
-        reason = f"{filename}: {reason}"
-    return reason
-
-
 class MockServer(VideoMock):
     """A VideoMock on a port of its own; keyword arguments are the fields of Config.
 
@@ -6620,10 +6610,6 @@ class MockServer(VideoMock):
     _server: _Server | None = None
 
     def __init__(self, **settings: Any) -> None:
-        for name in settings:
-            if name not in Config._fields:
-                hint = did_you_mean(name, Config._fields)
-                raise TypeError(f"MockServer has no setting {name!r}{hint}")
         super().__init__(Config(**settings))
         self._starting = threading.Lock()
 
@@ -6664,9 +6650,7 @@ class MockServer(VideoMock):
     def __enter__(self) -> MockServer:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:
             self.stop()
         except RuntimeError:
@@ -6700,8 +6684,7 @@ def pytest_configure(config: Any) -> None:
 
     pytest calls this hook when the module is its plugin; nothing else here imports pytest.
     """
-    # By name: mypy must not mind if it is not installed.
-    pytest: Any = importlib.import_module("pytest")
+    pytest: Any = sys.modules["pytest"]
 
     def openrouter_video_mock() -> Iterator[MockServer]:
         """A running MockServer, fresh for each test."""
@@ -6733,7 +6716,7 @@ COMMANDS: dict[str, Json] = json.loads("""{
     "help": "run the command after -- once in each trial, and say whether it survives production"},
   "trial_timeout": {"type": "number", "minimum": 0.1, "metavar": "S",
     "help": "how long the command may take in one trial (default: 30)"},
-  "trial_only": {"type": "string", "repeats": true, "metavar": "NAME", "needs": "trial",
+  "trial_only": {"enum": [], "repeats": true, "metavar": "NAME", "needs": "trial",
     "help": "this trial only, repeatable"},
   "trial_jobs": {"type": "int", "minimum": 1, "metavar": "N",
     "help": "trials at once (default: the number of cores)"},
@@ -6742,6 +6725,7 @@ COMMANDS: dict[str, Json] = json.loads("""{
   "quiet": {"type": "boolean", "short": ["-q"], "help": "no line per request"},
   "verbose": {"type": "boolean", "short": ["-v"], "help": "a line for lost connections too"}
 }""")  # like SETTINGS, for what is no setting of a mock; `needs`: goes with this one only
+COMMANDS["trial_only"]["enum"] = list(TRIALS)
 _EXAMPLES = f"""Every flag has a twin in the environment, such as {_ENVIRONMENT}PORT=9000;
 repeatable ones are separated by commas there, and {_ENVIRONMENT}FAULT is a JSON object or list.
 
@@ -6844,56 +6828,34 @@ def main(
     stderr: TextIO | None = None,
 ) -> int:
     """Run the command line until SIGINT or SIGTERM; the exit status."""
-    out = stdout or sys.stdout
+    tell = _teller(stdout or sys.stdout)
+    say = _teller(stderr or sys.stderr)
     settings, commands = read_settings(argv, environment)
-    config = Config(**settings)
-
-    def say(line: str) -> None:
-        _print(printable(line), stderr or sys.stderr)
-
-    if commands["check"]:
-        return check_health(config, commands["wait"] or 0, say)
-    if commands["validate"]:
-        return validate(config, out, say)
+    run = serve
     if commands["trial"]:
+        run = run_trials
+    if commands["validate"]:
+        run = validate
+    if commands["check"]:
+        run = check_health
+    try:
         with _interruptible():
-            return run_trials(settings, commands, out, say)
+            return run(settings, commands, tell, say)
+    except (SetupError, OSError) as error:
+        say(str(error))
         return 1
-    with _interruptible(), _by_a_thread(say) as say_soon:
-        try:
-            server = MockServer(**settings)
-            if not commands["quiet"]:
-                server.log = say_soon
-            if commands["verbose"]:
-                server.debug = say_soon
-            server.notice = say_soon
-            server.start()
-        except (SetupError, OSError) as error:
-            say(reason_of(error))
-            return 1
-        try:
-            for note in (*server.store.loaded.notes, server.store.loaded.catalogue):
-                say(note)
-            if config.record:
-                say(
-                    f"recording: what no fixture takes goes to {config.upstream} "
-                    "with the client's key: that costs real money"
-                )
-            _serve(server, out, commands["until_stdin_closes"])
-        finally:
-            if not commands["quiet"]:
-                say_findings(server.findings(), say_soon)
-            server.close()
-    return 0
+    return int(run is not serve)  # interrupted
 
 
-def say_findings(found: list[Json], say: Say) -> None:
-    """A summary for the end: a line per rule, with the first text of each."""
-    counts = Counter(finding["rule"] for finding in found)
-    for finding in found:
-        count = counts.pop(finding["rule"], 0)
-        if count:
-            say(f"{count} x {describe_finding(finding)}")
+def _teller(stream: Any) -> Say:
+    """What writes lines to a stream, be it closed, full or none."""
+
+    def tell(line: str) -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.write(f"{printable(line)}\n")
+            stream.flush()
+
+    return tell
 
 
 @contextlib.contextmanager
@@ -6913,148 +6875,44 @@ def _interruptible() -> Iterator[None]:
         yield
 
 
-def _serve(server: MockServer, out: TextIO, until_stdin_closes: bool) -> None:
-    _print(f"openrouter_video_mock listening on {server.url}", out)
-    gc.freeze()  # nothing here makes cycles: looking for them among 10,000 jobs lengthens the tails
-    gc.set_threshold(100_000)
-    if until_stdin_closes:
-        with contextlib.suppress(OSError):
-            while os.read(0, 65_536):
-                pass
-        return
-    while not server.stopping.wait(0.2):
-        pass  # a signal that came just before the wait is met after it
+# ---- The commands: each takes what was asked for, and what tells lines to stdout and stderr
 
 
-def run_trials(settings: Json, commands: Json, out: TextIO, say: Say) -> int:
-    """Run the command in each trial and print a line each, in the table's order; exit status."""
-    import concurrent.futures
-
-    asked = commands["trial_only"] or list(TRIALS)
-    for name in asked:
-        if name not in TRIALS:
-            say(f"--trial-only: there is no {name!r}{did_you_mean(name, TRIALS)}")
-            return 2
-    names = [name for name in TRIALS if name in asked]
-    running: set[int] = set()  # process groups
-    coloured = out is not None and out.isatty()
-    rows: list[Json] = []
-    pool = concurrent.futures.ThreadPoolExecutor(commands["trial_jobs"] or os.cpu_count())
-    try:
-        with open(commands["report"] or os.devnull, "w", encoding="utf-8") as report:
-            run = functools.partial(_run_trial, settings, commands, running)
-            for row in pool.map(run, names):
-                rows.append(row)
-                for line in _trial_lines(row, coloured):
-                    _print(line, out)
-            json.dump(rows, report, indent=2)
-    except (SetupError, OSError) as error:
-        say(reason_of(error))
-        return 1
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for group in list(running):
-            _end_group(group)
-    for model in {model for row in rows for model in row["unlisted_models"]}:
-        _print(f"note: {model} is not in the catalogue; only trials accept it", out)
-    failed = [row["trial"] for row in rows if not row["passed"]]
-    summary = f"{len(rows) - len(failed)} of {len(rows)} passed"
-    if failed:
-        summary += f"; failed: {', '.join(failed)}"
-    _print(summary, out)
-    return int(bool(failed))
-
-
-def _run_trial(settings: Json, commands: Json, running: set[int], name: str) -> Json:
-    import subprocess
-    import tempfile
-
-    key = next(iter(settings.get("api_key", ())), "sk-or-trial")
-    started = _monotonic()
-    status: int | None = None
-    stopped_after = 0.0
-    timeout = commands["trial_timeout"] or 30.0
-    mock = MockServer(**{**settings, "port": 0, "trial": name})
-    with mock, tempfile.TemporaryFile() as output:
-        environment = {
-            **os.environ,
-            "OPENROUTER_BASE_URL": mock.url,
-            "OPENAI_BASE_URL": mock.url,
-            "OPENROUTER_API_KEY": key,
-            "OPENAI_API_KEY": key,
-            "OPENROUTER_VIDEO_MOCK": mock.origin,
-        }
-        command = [
-            part.replace("{url}", mock.url).replace("{key}", key)
-            for part in commands["command"]
-        ]
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        running.add(process.pid)
+def serve(settings: Json, commands: Json, tell: Say, say: Say) -> int:
+    """Run a mock until it is interrupted or, if so ordered, standard input ends."""
+    with _by_a_thread(say) as say_soon:
+        server = MockServer(**settings)
+        server.notice = say_soon
+        if not commands["quiet"]:
+            server.log = say_soon
+        if commands["verbose"]:
+            server.debug = say_soon
         try:
-            status = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            stopped_after = timeout
-        _end_group(process.pid)
-        process.wait()
-        running.discard(process.pid)
-        output.seek(max(0, output.seek(0, os.SEEK_END) - _KEPT_OUTPUT))
-        return {
-            "trial": name,
-            "says": TRIALS[name].says,
-            "exit": status,
-            "seconds": round(_monotonic() - started, 1),
-            **mock.judge(status == 0, stopped_after),
-            "output": output.read().decode("utf-8", "replace"),
-        }
-
-
-_KEPT_OUTPUT = 65_536  # bytes of a command's output in a trial
-
-
-def _end_group(group: int) -> None:
-    with contextlib.suppress(OSError):  # all have ended
-        os.killpg(group, signal.SIGKILL)
-
-
-def _trial_lines(row: Json, coloured: bool) -> Iterator[str]:
-    word = ("FAILED", "passed")[row["passed"]]
-    if coloured:
-        word = f"\x1b[{(31, 32)[row['passed']]}m{word}\x1b[0m"
-    yield f"{word}  {row['trial']:17}{row['seconds']:5.1f} s  {row['says']}: {row['reason']}"
-    for text in row["findings"]:
-        if row["reason"] not in text:
-            yield printable(f"{'':24}{text}")
-    if not row["passed"]:
-        for line in row["output"].splitlines()[-8:]:
-            yield printable(f"{'':8}| {line}")
-
-
-def validate(config: Config, out: TextIO, say: Say) -> int:
-    """Read the fixtures and say all that is wrong; 0 if nothing is."""
-    try:
-        loaded = load_fixtures(config)
-        Store(config, loaded, _real_time)  # checks the faults, too
-    except SetupError as error:
-        for problem in error.args:
-            say(problem)
-        return 1
-    for note in loaded.notes:
-        say(note)
-    _print(f"ok: {len(loaded.fixtures)} fixtures, {loaded.catalogue}", out)
+            server.start()
+            loaded = server.store.loaded
+            for note in (*loaded.notes, loaded.catalogue):
+                say(note)
+            if server.config.record:
+                say(
+                    f"recording: what no fixture takes goes to {server.config.upstream} "
+                    "with the client's key: that costs real money"
+                )
+            tell(f"openrouter_video_mock listening on {server.url}")
+            # Nothing here makes cycles: looking for them among 10,000 jobs lengthens the tails.
+            gc.freeze()
+            gc.set_threshold(100_000)
+            if commands["until_stdin_closes"]:
+                with contextlib.suppress(OSError):
+                    while os.read(0, 65_536):
+                        pass
+            else:
+                while not server.stopping.wait(0.2):
+                    pass  # a signal that came just before the wait is met after it
+        finally:
+            if not commands["quiet"]:
+                say_findings(server.findings(), say_soon)
+            server.close()
     return 0
-
-
-def _print(line: str, stream: Any) -> None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, full or none
-        stream.write(f"{line}\n")
-        stream.flush()
 
 
 @contextlib.contextmanager
@@ -7083,26 +6941,144 @@ def _by_a_thread(say: Say) -> Iterator[Say]:
         thread.join(0.2)  # to say what is left
 
 
-def check_health(config: Config, wait: float, say: Say) -> int:
+def say_findings(found: list[Json], say: Say) -> None:
+    """A summary for the end: a line per rule, with the first text of each."""
+    counts = Counter(finding["rule"] for finding in found)
+    for finding in found:
+        count = counts.pop(finding["rule"], 0)
+        if count:
+            say(f"{count} x {describe_finding(finding)}")
+
+
+def run_trials(settings: Json, commands: Json, tell: Say, say: Say) -> int:
+    """Run the command in each trial and tell a line each, in the table's order; 0 if all passed."""
+    import concurrent.futures
+
+    asked = commands["trial_only"] or TRIALS
+    names = [name for name in TRIALS if name in asked]
+    rows: list[Json] = []
+    over = threading.Event()
+    run = functools.partial(_run_trial, settings, commands, over)
+    pool = concurrent.futures.ThreadPoolExecutor(commands["trial_jobs"] or os.cpu_count())
+    with open(commands["report"] or os.devnull, "w", encoding="utf-8") as report:
+        try:
+            for row in pool.map(run, names):
+                rows.append(row)
+                for line in _trial_lines(row):
+                    tell(line)
+        finally:
+            over.set()
+            pool.shutdown(cancel_futures=True)
+        json.dump(rows, report, indent=2)
+    for model in {model for row in rows for model in row["unlisted_models"]}:
+        tell(f"note: {model} is not in the catalogue; only trials accept it")
+    failed = [row["trial"] for row in rows if not row["passed"]]
+    summary = f"{len(rows) - len(failed)} of {len(rows)} passed"
+    if failed:
+        summary += f"; failed: {', '.join(failed)}"
+    tell(summary)
+    return int(bool(failed))
+
+
+_KEPT_OUTPUT = 65_536  # bytes of a command's output in a trial
+
+
+def _run_trial(settings: Json, commands: Json, over: threading.Event, name: str) -> Json:
+    """What becomes of the command in one trial; it is stopped when all are over."""
+    import subprocess
+    import tempfile
+
+    key = next(iter(settings.get("api_key", ())), "sk-or-trial")
+    started = _monotonic()
+    timeout = commands["trial_timeout"] or 30.0
+    mock = MockServer(**{**settings, "port": 0, "trial": name})
+    with mock, tempfile.TemporaryFile() as output:
+        environment = {
+            **os.environ,
+            "OPENROUTER_BASE_URL": mock.url,
+            "OPENAI_BASE_URL": mock.url,
+            "OPENROUTER_API_KEY": key,
+            "OPENAI_API_KEY": key,
+            "OPENROUTER_VIDEO_MOCK": mock.origin,
+        }
+        command = [
+            part.replace("{url}", mock.url).replace("{key}", key)
+            for part in commands["command"]
+        ]
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        end = _monotonic() + timeout
+        while process.poll() is None and _monotonic() < end and not over.wait(0.02):
+            pass
+        status = process.returncode
+        stopped_after = 0.0
+        if status is None:
+            stopped_after = timeout
+        with contextlib.suppress(OSError):  # all have ended
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        output.seek(max(0, output.seek(0, os.SEEK_END) - _KEPT_OUTPUT))
+        return {
+            "trial": name,
+            "says": TRIALS[name].says,
+            "exit": status,
+            "seconds": round(_monotonic() - started, 1),
+            **mock.judge(status == 0, stopped_after),
+            "output": output.read().decode("utf-8", "replace"),
+        }
+
+
+def _trial_lines(row: Json) -> Iterator[str]:
+    word = ("FAILED", "passed")[row["passed"]]
+    yield f"{word}  {row['trial']:17}{row['seconds']:5.1f} s  {row['says']}: {row['reason']}"
+    for text in row["findings"]:
+        if row["reason"] not in text:
+            yield f"{'':24}{text}"
+    if not row["passed"]:
+        for line in row["output"].splitlines()[-8:]:
+            yield f"{'':8}| {line}"
+
+
+def validate(settings: Json, commands: Json, tell: Say, say: Say) -> int:
+    """Read what a start would read and say all that is wrong; 0 if nothing is."""
+    try:
+        loaded = VideoMock(Config(**settings)).store.loaded
+    except SetupError as error:
+        for problem in error.args:
+            say(problem)
+        return 1
+    for note in loaded.notes:
+        say(note)
+    tell(f"ok: {len(loaded.fixtures)} fixtures, {loaded.catalogue}")
+    return 0
+
+
+def check_health(settings: Json, commands: Json, tell: Say, say: Say) -> int:
     """Ask the mock that these settings would start; 0 once it answers, 1 if it does not in time."""
-    end = _monotonic() + wait
+    config = Config(**settings)
+    end = _monotonic() + (commands["wait"] or 0)
     connection = http.client.HTTPConnection(config.host, config.port, timeout=2)
     if config.cert:  # its own, so there is nothing to verify it by
         connection = http.client.HTTPSConnection(
             config.host, config.port, timeout=2, context=ssl._create_unverified_context()
         )
     while True:
-        reason = "something else answers there"
         try:
             with contextlib.closing(connection):
                 connection.request("GET", "/health")
                 if connection.getresponse().read(15) == b'{"status":"ok",':
                     return 0
+            raise OSError("something else answers there")
         except (OSError, http.client.HTTPException) as error:
-            reason = str(error)
-        if _monotonic() >= end:
-            say(f"no mock on {config.host}:{config.port}: {reason}")
-            return 1
+            if _monotonic() >= end:
+                say(f"no mock on {config.host}:{config.port}: {error}")
+                return 1
         time.sleep(0.05)
 
 
