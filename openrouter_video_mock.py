@@ -72,6 +72,7 @@ import sys
 import threading
 import time
 import types
+import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -2078,15 +2079,6 @@ class Note:
     body: bytes | None = None  # as kept_body_of keeps it
 
 
-class Wait(NamedTuple):
-    """Somebody waits for so many of the requests that are wanted."""
-
-    wanted: Callable[[Request], bool]
-    many: int
-    found: list[Request]
-    enough: threading.Event
-
-
 class Store:
     """Everything about one mock that changes but its deliveries, behind one lock.
 
@@ -2105,13 +2097,16 @@ class Store:
         self._jobs = OrderedDict[str, Job]()  # by id, the oldest first
         self._latest = ""  # id of the newest
         self._open = set[str]()  # ids of those that are not settled
-        # Heap of (end, id): no open job ends before its entry; the last entry is no job's.
+        # Heap of (end, id): each end in sight that an open job has, or had before it was put
+        # off; the last entry is no job's.
         self._ends: list[tuple[float, str]] = [(math.inf, "")]
         self._ended: list[Job] = []  # settled ones that have a callback, until `take_ended`
         self._spent = Counter[str]()  # USD of settled jobs, by label of the key
         self._journal: dict[int, Request] = {}  # by seq, without gaps
         self._seq = 0
-        self._waits: dict[Any, list[Wait]] = {}  # by what they want
+        self._came = threading.Condition(self._lock)  # a request that somebody waits for
+        # What they want, and what of that they have.
+        self._waits: list[tuple[Callable[[Request], bool], list[Request]]] = []
         self._closed = False
 
         @functools.lru_cache(_MAX_SCOPES + config.max_jobs)
@@ -2140,8 +2135,7 @@ class Store:
         """Let go of everybody who waits."""
         with self._lock:
             self._closed = True
-            for wait in itertools.chain(*self._waits.values()):
-                wait.enough.set()
+            self._came.notify_all()
 
     def totals(self) -> dict[str, int]:
         """How much there is, for the health check."""
@@ -2247,16 +2241,13 @@ class Store:
     def _near_misses(
         self, submit: VideoRequest, context: str | None, counts: Counts
     ) -> list[Json]:  # self._lock is held
-        ranked = []
-        for fixture in self.fixtures:
-            if fixture.built_in and "mock:" not in submit.prompt:
-                continue
-            missed = list(differences(fixture, submit, context, counts))
-            miss = near_miss_to_wire(fixture, missed)
-            held = len(miss["held"])
-            ranked.append(((fixture.built_in, not held, len(missed), -held), miss))
-        ranked.sort(key=lambda entry: entry[0])
-        return [miss for _, miss in ranked[:3]]
+        misses = [
+            near_miss_to_wire(fixture, list(differences(fixture, submit, context, counts)))
+            for fixture in self.fixtures
+            if not fixture.built_in or "mock:" in submit.prompt
+        ]
+        misses.sort(key=lambda miss: (not miss["held"], len(miss["differences"])))
+        return misses[:3]
 
     # ---- Faults
 
@@ -2297,17 +2288,14 @@ class Store:
             self._jobs[job.id] = job
             self._latest = job.id
             self._open.add(job.id)
-            heapq.heappush(self._ends, (job.ends_at, job.id))
+            if job.ends_at < math.inf:
+                heapq.heappush(self._ends, (job.ends_at, job.id))
             if len(self._jobs) > self.config.max_jobs:
                 forgotten, _ = self._jobs.popitem(last=False)
                 self._open.discard(forgotten)
-            # By then they are mostly of jobs that are forgotten.
-            if len(self._ends) > 4 * self.config.max_jobs:
-                known = [(self._jobs[job_id].ends_at, job_id) for job_id in self._open]
-                self._ends = sorted([*known, (math.inf, "")])
 
     def _put(self, job: Job) -> None:  # self._lock is held
-        if job.ends_at < self._jobs[job.id].ends_at:
+        if job.ends_at != self._jobs[job.id].ends_at:
             heapq.heappush(self._ends, (job.ends_at, job.id))
         self._jobs[job.id] = job
 
@@ -2319,9 +2307,8 @@ class Store:
             if job_id not in self._open:
                 continue
             job = self._jobs[job_id]
-            if job.ends_at > now:  # a poll has put it off
-                heapq.heappush(self._ends, (job.ends_at, job_id))
-                continue
+            if job.ends_at > now:
+                continue  # a poll has put it off
             self._open.remove(job_id)
             if job.ending is Status.COMPLETED:
                 self._spent[job.key] += job.cost or 0  # type: ignore[assignment]
@@ -2416,12 +2403,10 @@ class Store:
             note.seq, note.time = self._seq, self.now()
             self._journal[self._seq] = request
             self._journal.pop(self._seq - most, None)
-            for waits in self._waits.values():
-                if waits[0].wanted(request):
-                    for wait in waits:
-                        wait.found.append(request)
-                        if len(wait.found) >= wait.many:
-                            wait.enough.set()
+            for wanted, found in self._waits:
+                if wanted(request):
+                    found.append(request)
+                    self._came.notify_all()
 
     def newest_requests(self, since: int = 0) -> Iterator[Request]:
         """The journal, newest first, down to this seq; nothing is locked meanwhile."""
@@ -2434,27 +2419,23 @@ class Store:
     def wait_for_requests(
         self,
         wanted: Callable[[Request], bool],
-        key: Any,
         since: int,
         count: int,
         seconds: float,
     ) -> list[Request]:
         """Those wanted, oldest first; blocks up to so many real seconds for `count` of them.
 
-        `key` is the same for all that want the same.  What comes meanwhile is counted even
-        if the journal is too small to keep it.
+        What comes meanwhile is counted even if the journal is too small to keep it.
         """
         with self._lock:
             found = list(filter(wanted, self.newest_requests(since)))[::-1]
-            if self._closed or len(found) >= count:
-                return found
-            wait = Wait(wanted, count, found, threading.Event())
-            self._waits.setdefault(key, []).append(wait)
-        wait.enough.wait(min(seconds, threading.TIMEOUT_MAX))
-        with self._lock:
-            self._waits[key].remove(wait)
-            if not self._waits[key]:
-                del self._waits[key]
+            wait = (wanted, found)
+            self._waits.append(wait)
+            self._came.wait_for(
+                lambda: self._closed or len(found) >= count,
+                min(seconds, threading.TIMEOUT_MAX),
+            )
+            self._waits.remove(wait)
             return found
 
 
@@ -3061,19 +3042,18 @@ class Threads:
     def __init__(self, name: str, on_error: Callable[[BaseException], None]) -> None:
         self._name = name
         self._on_error = on_error
-        self._running: set[threading.Thread] = set()
+        self._running = weakref.WeakSet[threading.Thread]()  # or not yet cleared away
 
     def start(self, work: Callable[..., None], *args: Any) -> bool:
         """Have this done in a thread of its own; False if there is none to be had."""
         thread = threading.Thread(
             target=self._run, args=(work, *args), name=self._name, daemon=True
         )
-        self._running.add(thread)
         try:
             thread.start()
         except RuntimeError:
-            self._running.discard(thread)
             return False
+        self._running.add(thread)
         return True
 
     def _run(self, work: Callable[..., None], *args: Any) -> None:
@@ -3081,15 +3061,12 @@ class Threads:
             work(*args)
         except Exception as error:
             self._on_error(error)
-        finally:
-            self._running.discard(threading.current_thread())
 
     def join(self, seconds: float) -> None:
         """Wait for all, for so many seconds at most; what hangs longer is left to itself."""
         end = _monotonic() + seconds
         for thread in list(self._running):
-            with contextlib.suppress(RuntimeError):  # just about to be started
-                thread.join(max(0, end - _monotonic()))
+            thread.join(max(0, end - _monotonic()))
 
 
 class Courier:
@@ -3104,10 +3081,10 @@ class Courier:
         self._config = store.config
         self._threads = Threads("webhooks", on_error)
         self._numbers = itertools.count(1)
-        self._news = threading.Event()  # something may be due
         # Of attempts under way, to their deadline.
         self._sockets: dict[socket.socket, float] = {}
-        self._changed = threading.Condition()  # guards every field below
+        # Guards every field below; told when a delivery ends or something may be due.
+        self._changed = threading.Condition()
         self._started = self._stopped = False
         self._under_way = 0  # attempts
         # By number, the oldest first; at most max_jobs.
@@ -3122,49 +3099,50 @@ class Courier:
         with self._changed:
             if not self._started:
                 self._started = self._threads.start(self._run)
-        self._news.set()
+            self._changed.notify_all()
 
     def stop(self) -> None:
         """End what is under way; an attempt that hangs in connecting does no more harm."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        self._news.set()
         for sock in list(self._sockets):
             shut_down(sock)
         self._threads.join(0.2)
 
-    def deliveries(self) -> list[Delivery]:
-        """All that are known, oldest first."""
-        with self._changed:
-            known = [*self._done, *self._pending.values()]
-        return sorted(known, key=lambda delivery: delivery.number)
+    def deliveries(
+        self,
+        wanted: Callable[[Delivery], bool] = lambda delivery: True,
+        count: int = 0,
+        seconds: float = 0,
+    ) -> list[Delivery]:
+        """Those wanted, oldest first, once `count` of them are not pending any more.
 
-    def wait_for_done(
-        self, wanted: Callable[[Delivery], bool], count: int, seconds: float
-    ) -> None:
-        """Block up to so many real seconds until `count` of these are not pending any more."""
+        For that it blocks up to so many real seconds.
+        """
         with self._changed:
             self._changed.wait_for(
                 lambda: self._stopped or sum(map(wanted, self._done)) >= count,
                 min(seconds, threading.TIMEOUT_MAX),
             )
+            known = filter(wanted, [*self._done, *self._pending.values()])
+            return sorted(known, key=lambda delivery: delivery.number)
 
     def _run(self) -> None:
         while not self._stopped:
-            next_at = self._start_what_is_due()
+            for delivery, due_at, fault in self._await_attempts():
+                if not self._threads.start(self._attempt, delivery, due_at, fault):
+                    self._attempt(delivery, due_at, fault)
             for sock, deadline in list(self._sockets.items()):
                 if _monotonic() > deadline:
                     shut_down(sock)
-            self._news.wait(min(next_at - self._store.now(), 1.0))
-            self._news.clear()
 
-    def _start_what_is_due(self) -> float:
-        """Announce what has ended, start the attempts that are due; when to look again."""
-        ended, next_at = self._store.take_ended()
-        now = self._store.now()
+    def _await_attempts(self) -> list[tuple[Delivery, float, Fault]]:
+        """Announce what has ended; the attempts that are due, if only none after a while."""
         attempts = []
         with self._changed:
+            ended, next_at = self._store.take_ended()
+            now = self._store.now()
             for job in ended:
                 self._announce(job)
             while self._due[0][0] <= now and self._under_way < MAX_UNDER_WAY:
@@ -3184,10 +3162,9 @@ class Courier:
                 attempts.append((delivery, due_at, fault))
             if self._under_way < MAX_UNDER_WAY:
                 next_at = min(next_at, self._due[0][0])
-        for attempt in attempts:
-            if not self._threads.start(self._attempt, *attempt):
-                self._attempt(*attempt)
-        return next_at
+            if not attempts and not self._stopped:
+                self._changed.wait(min(next_at - now, 1.0))
+        return attempts
 
     def _announce(self, job: Job) -> None:  # self._changed is held
         webhook, url = job.plan.webhook, job.callback_url or ""
@@ -3245,7 +3222,7 @@ class Courier:
             self._under_way -= 1
             if delivery.number in self._pending:  # else it was dropped
                 self._after_attempt(delivery, over_at)
-        self._news.set()
+            self._changed.notify_all()
 
     def _after_attempt(
         self, delivery: Delivery, over_at: float
@@ -5977,8 +5954,7 @@ class VideoMock:
 
         found: Iterable[Request] = filter(wanted, self.store.newest_requests(since))
         if wait:
-            key = (method, path, status, job_id, scope)
-            found = self.store.wait_for_requests(wanted, key, since, count, wait)[::-1]
+            found = self.store.wait_for_requests(wanted, since, count, wait)[::-1]
         chosen = itertools.islice(found, offset, limit and offset + limit)
         return [request_to_wire(request) for request in chosen][::-1]
 
@@ -6018,9 +5994,7 @@ class VideoMock:
         def wanted(delivery: Delivery) -> bool:
             return job_id in (None, delivery.job.id) and scope in (None, delivery.job.scope)
 
-        if wait:
-            self.courier.wait_for_done(wanted, count, wait)
-        found = list(filter(wanted, self.courier.deliveries()))
+        found = self.courier.deliveries(wanted, count, wait)
         return [delivery_to_wire(delivery) for delivery in found[-(limit or 0) :]]
 
     def findings(
