@@ -1975,7 +1975,7 @@ class Job(NamedTuple):
     origin: str  # of the URLs in its webhook
     key: str  # label of the API key
     scope: str
-    callback_url: str | None
+    callback_url: str  # "" for none
     ending: Status  # the status it ends in; one of WAITING = never ends
     error: str | None
     created_at: float
@@ -1991,7 +1991,7 @@ def new_job(
     fixture: Fixture,
     pace: Pace,
     now: float,
-    callback_url: str | None,
+    callback_url: str,
     **facts: Any,
 ) -> Job:
     """The job that a fixture plans for a submit, with `pace` unless it has its own."""
@@ -2156,11 +2156,10 @@ class Store:
             first_at = self.now() - since + POLL_SECONDS
             self._offset += seconds
             polls = int(self._offset // POLL_SECONDS - passed)
-            if polls:
-                for job_id in self._open:
-                    job = self._jobs[job_id]
-                    ends_at = end_after(job, polls, first_at)
-                    self._put(job._replace(advanced=job.advanced + polls, ends_at=ends_at))
+            for job_id in self._open:
+                job = self._jobs[job_id]
+                ends_at = end_after(job, polls, first_at)
+                self._put(job._replace(advanced=job.advanced + polls, ends_at=ends_at))
 
     # ---- Fixtures and models
 
@@ -2202,7 +2201,7 @@ class Store:
         if self.loaded.complete and not self.config.trial:
             names = set(model_names(model_id))
             named = names.intersection(fixture.model for fixture in self.fixtures)
-            if not any(name == model_id or not self.listed_model(name) for name in named):
+            if all(map(self.listed_model, named)):
                 return None
         return Model(model_id, model_id, name=model_id)
 
@@ -2393,16 +2392,14 @@ class Store:
 
     def record(self, request: Request) -> None:
         """Write a request down in the journal, and tell those who wait for it."""
-        note, most = request.note, self.config.max_requests
+        note = request.note
         if len(request.body) > _SMALL_BODY:
             request = request._replace(body=kept_body_of(request))
         with self._lock:
-            if not most:
-                return
             self._seq += 1
             note.seq, note.time = self._seq, self.now()
             self._journal[self._seq] = request
-            self._journal.pop(self._seq - most, None)
+            self._journal.pop(self._seq - self.config.max_requests, None)
             for wanted, found in self._waits:
                 if wanted(request):
                     found.append(request)
@@ -3106,8 +3103,6 @@ class Courier:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        for sock in list(self._sockets):
-            shut_down(sock)
         self._threads.join(0.2)
 
     def deliveries(
@@ -3134,7 +3129,7 @@ class Courier:
                 if not self._threads.start(self._attempt, delivery, due_at, fault):
                     self._attempt(delivery, due_at, fault)
             for sock, deadline in list(self._sockets.items()):
-                if _monotonic() > deadline:
+                if self._stopped or _monotonic() > deadline:
                     shut_down(sock)
 
     def _await_attempts(self) -> list[tuple[Delivery, float, Fault]]:
@@ -3167,7 +3162,7 @@ class Courier:
         return attempts
 
     def _announce(self, job: Job) -> None:  # self._changed is held
-        webhook, url = job.plan.webhook, job.callback_url or ""
+        webhook, url = job.plan.webhook, job.callback_url
         for index in range(webhook.times):
             delivery = Delivery(next(self._numbers), job, _webhook_event(job))
             if not may_deliver(url, self._config.callback_host):
@@ -3208,7 +3203,7 @@ class Courier:
         else:
             try:
                 body = body[: fault.truncate]
-                outcome["status"] = self._send(job.callback_url or "", body, headers)
+                outcome["status"] = self._send(job.callback_url, body, headers)
             except (OSError, ValueError, http.client.HTTPException) as error:
                 outcome["error"] = f"{type(error).__name__}: {error}"
             if fault.lost:
@@ -3544,7 +3539,7 @@ def create_video(mock: VideoMock, request: Request) -> Response:
         fixture,
         pace,
         mock.now(),
-        submit.body.get("callback_url") or mock.config.callback_url or None,
+        submit.body.get("callback_url") or mock.config.callback_url,
         request=kept_body_of(request, submit.body),
         origin=links.origin,
         key=key,
