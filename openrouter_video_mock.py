@@ -72,7 +72,6 @@ import sys
 import threading
 import time
 import types
-import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
@@ -2219,12 +2218,12 @@ class Store:
             counts = self._counts_of(scope)
             models = (None, *model_names(submit.model))
             for fixture in self.fixtures:
+                # Most fail at the quick first two looks.
                 if (
-                    fixture.model not in models
-                    or fixture.prompt.needle not in submit.prompt
+                    fixture.model in models
+                    and fixture.prompt.needle in submit.prompt
+                    and not any(differences(fixture, submit, context, counts))
                 ):
-                    continue  # most fail at this quick first look
-                if not any(differences(fixture, submit, context, counts)):
                     break
             else:
                 if self.loaded.fixtures or self.config.record:
@@ -2242,10 +2241,16 @@ class Store:
     ) -> list[Json]:  # self._lock is held
         misses = [
             near_miss_to_wire(fixture, list(differences(fixture, submit, context, counts)))
-            for fixture in self.fixtures
+            for fixture in sorted(self.fixtures, key=lambda fixture: fixture.built_in)
             if not fixture.built_in or "mock:" in submit.prompt
         ]
-        misses.sort(key=lambda miss: (not miss["held"], len(miss["differences"])))
+        misses.sort(
+            key=lambda miss: (
+                not miss["held"],
+                len(miss["differences"]),
+                -len(miss["held"]),
+            )
+        )
         return misses[:3]
 
     # ---- Faults
@@ -3012,6 +3017,7 @@ def sign(secret: str, timestamp: int, body: bytes) -> str:
 def _webhook_headers(job: Job, body: bytes, secret: str) -> dict[str, str]:
     signature = job.plan.webhook.signature
     headers = {
+        "Connection": "close",
         "Content-Type": "application/json",
         "X-OpenRouter-Idempotency-Key": f"{job.id}-{job.ending.value}",
     }
@@ -3039,7 +3045,7 @@ class Threads:
     def __init__(self, name: str, on_error: Callable[[BaseException], None]) -> None:
         self._name = name
         self._on_error = on_error
-        self._running = weakref.WeakSet[threading.Thread]()  # or not yet cleared away
+        self._running: set[threading.Thread] = set()
 
     def start(self, work: Callable[..., None], *args: Any) -> bool:
         """Have this done in a thread of its own; False if there is none to be had."""
@@ -3050,14 +3056,16 @@ class Threads:
             thread.start()
         except RuntimeError:
             return False
-        self._running.add(thread)
         return True
 
     def _run(self, work: Callable[..., None], *args: Any) -> None:
+        self._running.add(threading.current_thread())
         try:
             work(*args)
         except Exception as error:
             self._on_error(error)
+        finally:
+            self._running.discard(threading.current_thread())
 
     def join(self, seconds: float) -> None:
         """Wait for all, for so many seconds at most; what hangs longer is left to itself."""
@@ -3125,15 +3133,15 @@ class Courier:
 
     def _run(self) -> None:
         while not self._stopped:
-            for delivery, due_at, fault in self._await_attempts():
-                if not self._threads.start(self._attempt, delivery, due_at, fault):
-                    self._attempt(delivery, due_at, fault)
+            for attempt in self._await_attempts():
+                if not self._threads.start(self._attempt, *attempt):
+                    self._attempt(*attempt)
             for sock, deadline in list(self._sockets.items()):
                 if self._stopped or _monotonic() > deadline:
                     shut_down(sock)
 
     def _await_attempts(self) -> list[tuple[Delivery, float, Fault]]:
-        """Announce what has ended; the attempts that are due, if only none after a while."""
+        """Announce what has ended; the attempts that are due, or none after a second or news."""
         attempts = []
         with self._changed:
             ended, next_at = self._store.take_ended()
@@ -3250,7 +3258,7 @@ class Courier:
         try:
             if self._stopped:
                 raise ConnectionError("the mock stops")
-            connection.request("POST", path, body, {**headers, "Connection": "close"})
+            connection.request("POST", path, body, headers)
             response = connection.getresponse()
             if _monotonic() > deadline:
                 raise TimeoutError("no whole answer in time")

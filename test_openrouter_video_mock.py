@@ -2911,8 +2911,9 @@ def test_a_limit_is_at_least_one(shared: MockServer, what: str, limit: int) -> N
     assert reply.status == 400 and "limit" in reply.message
 
 
-def test_requests_that_the_journal_no_longer_keeps_are_counted() -> None:
-    with MockServer(max_requests=2) as mock:
+@pytest.mark.parametrize("kept", [2, 0])
+def test_requests_that_the_journal_no_longer_keeps_are_counted(kept: int) -> None:
+    with MockServer(max_requests=kept) as mock:
         enough = threading.Event()
 
         def ask() -> None:
