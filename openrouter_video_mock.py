@@ -1927,7 +1927,7 @@ class Job(NamedTuple):
     origin: str  # of the URLs in its webhook
     key: str  # label of the API key
     scope: str
-    callback_url: str | None
+    callback_url: str  # "" for none
     ending: Status  # the status it ends in; one of WAITING = never ends
     error: str | None
     created_at: float
@@ -1943,7 +1943,7 @@ def new_job(
     fixture: Fixture,
     pace: Pace,
     now: float,
-    callback_url: str | None,
+    callback_url: str,
     **facts: Any,
 ) -> Job:
     """The job that a fixture plans for a submit, with `pace` unless it has its own."""
@@ -2031,13 +2031,25 @@ class Note:
     body: bytes | None = None  # as kept_body_of keeps it
 
 
-class Wait(NamedTuple):
-    """Somebody waits for so many of the requests that are wanted."""
+class Wanted(NamedTuple):
+    """Which requests are looked for; None: any.  Who wants the same waits by the same key."""
 
-    wanted: Callable[[Request], bool]
-    many: int
-    found: list[Request]
-    enough: threading.Event
+    method: str | None
+    path: str | None  # the beginning of one, with or without /api/v1
+    status: str | None  # "404", "4xx", "closed"
+    job_id: str | None
+    scope: str | None
+
+    def takes(self, request: Request) -> bool:
+        """Whether this is one of them."""
+        answered = str(request.note.status or "closed")
+        return (
+            self.method in (None, request.method)
+            and request.url.startswith((self.path or "", f"{API}{self.path}"))
+            and self.status in (None, answered, f"{answered[0]}xx")
+            and self.job_id in (None, request.note.job_id)
+            and self.scope in (None, scope_of(request))
+        )
 
 
 class Store:
@@ -2058,13 +2070,16 @@ class Store:
         self._jobs = OrderedDict[str, Job]()  # by id, the oldest first
         self.latest = "latest"  # id of the newest, once there is one
         self._open = set[str]()  # ids of those that are not settled
-        # Heap of (end, id): no open job ends before its entry; the last entry is no job's.
+        # Heap of (end, id): each end in sight that an open job has, or had before it was put
+        # off; the last entry is no job's.
         self._ends: list[tuple[float, str]] = [(math.inf, "")]
         self._ended: list[Job] = []  # settled ones that have a callback, until `take_ended`
         self._spent = Counter[str]()  # USD of settled jobs, by label of the key
         self._journal: dict[int, Request] = {}  # by seq, without gaps
         self._seq = 0
-        self._waits: dict[Any, list[Wait]] = {}  # by what they want
+        self._came = threading.Condition(self._lock)  # a request that somebody waits for
+        # What is wanted, by whom (a thread), and what of that there is.
+        self._waits: dict[Wanted, dict[int, list[Request]]] = {}
         self._closed = False
 
         @functools.lru_cache(_MAX_SCOPES + config.max_jobs)
@@ -2093,8 +2108,7 @@ class Store:
         """Let go of everybody who waits."""
         with self._lock:
             self._closed = True
-            for wait in itertools.chain(*self._waits.values()):
-                wait.enough.set()
+            self._came.notify_all()
 
     def totals(self) -> dict[str, int]:
         """How much there is, for the health check."""
@@ -2115,11 +2129,10 @@ class Store:
             first_at = self.now() - since + POLL_SECONDS
             self._offset += seconds
             polls = int(self._offset // POLL_SECONDS - passed)
-            if polls:
-                for job_id in self._open:
-                    job = self._jobs[job_id]
-                    ends_at = end_after(job, polls, first_at)
-                    self._put(job._replace(advanced=job.advanced + polls, ends_at=ends_at))
+            for job_id in self._open:
+                job = self._jobs[job_id]
+                ends_at = end_after(job, polls, first_at)
+                self._put(job._replace(advanced=job.advanced + polls, ends_at=ends_at))
 
     # ---- Fixtures and models
 
@@ -2159,7 +2172,7 @@ class Store:
         if self.loaded.complete and not self.config.trial:
             names = set(model_names(model_id))
             named = names.intersection(fixture.model for fixture in self.fixtures)
-            if not any(name == model_id or not self.listed_model(name) for name in named):
+            if all(map(self.listed_model, named)):
                 return None
         return Model(model_id, model_id, name=model_id)
 
@@ -2177,12 +2190,12 @@ class Store:
             counts = self._counts_of(scope)
             models = (None, *model_names(submit.model))
             for fixture in self.fixtures:
+                # Most fail at the quick first two looks.
                 if (
-                    fixture.model not in models
-                    or fixture.prompt.needle not in submit.prompt
+                    fixture.model in models
+                    and fixture.prompt.needle in submit.prompt
+                    and not any(differences(fixture, submit, context, counts))
                 ):
-                    continue  # most fail at this quick first look
-                if not any(differences(fixture, submit, context, counts)):
                     break
             else:
                 if self.loaded.fixtures or self.config.record:
@@ -2198,16 +2211,19 @@ class Store:
     def _near_misses(
         self, submit: VideoRequest, context: str | None, counts: Counts
     ) -> list[Json]:  # self._lock is held
-        ranked = []
-        for fixture in self.fixtures:
-            if fixture.built_in and "mock:" not in submit.prompt:
-                continue
-            missed = list(differences(fixture, submit, context, counts))
-            miss = near_miss_to_wire(fixture, missed)
-            held = len(miss["held"])
-            ranked.append(((fixture.built_in, not held, len(missed), -held), miss))
-        ranked.sort(key=lambda entry: entry[0])
-        return [miss for _, miss in ranked[:3]]
+        misses = [
+            near_miss_to_wire(fixture, list(differences(fixture, submit, context, counts)))
+            for fixture in sorted(self.fixtures, key=lambda fixture: fixture.built_in)
+            if not fixture.built_in or "mock:" in submit.prompt
+        ]
+        misses.sort(
+            key=lambda miss: (
+                not miss["held"],
+                len(miss["differences"]),
+                -len(miss["held"]),
+            )
+        )
+        return misses[:3]
 
     # ---- Faults
 
@@ -2248,17 +2264,14 @@ class Store:
             self._jobs[job.id] = job
             self.latest = job.id
             self._open.add(job.id)
-            heapq.heappush(self._ends, (job.ends_at, job.id))
+            if job.ends_at < math.inf:
+                heapq.heappush(self._ends, (job.ends_at, job.id))
             if len(self._jobs) > self.config.max_jobs:
                 forgotten, _ = self._jobs.popitem(last=False)
                 self._open.discard(forgotten)
-            # By then they are mostly of jobs that are forgotten.
-            if len(self._ends) > 4 * self.config.max_jobs:
-                known = [(self._jobs[job_id].ends_at, job_id) for job_id in self._open]
-                self._ends = sorted([*known, (math.inf, "")])
 
     def _put(self, job: Job) -> None:  # self._lock is held
-        if job.ends_at < self._jobs[job.id].ends_at:
+        if job.ends_at != self._jobs[job.id].ends_at:
             heapq.heappush(self._ends, (job.ends_at, job.id))
         self._jobs[job.id] = job
 
@@ -2270,9 +2283,8 @@ class Store:
             if job_id not in self._open:
                 continue
             job = self._jobs[job_id]
-            if job.ends_at > now:  # a poll has put it off
-                heapq.heappush(self._ends, (job.ends_at, job_id))
-                continue
+            if job.ends_at > now:
+                continue  # a poll has put it off
             self._open.remove(job_id)
             if job.ending is Status.COMPLETED:
                 self._spent[job.key] += job.cost or 0  # type: ignore[assignment]
@@ -2355,22 +2367,19 @@ class Store:
 
     def record(self, request: Request) -> None:
         """Write a request down in the journal, and tell those who wait for it."""
-        note, most = request.note, self.config.max_requests
+        note = request.note
         if len(request.body) > _SMALL_BODY:
             request = request._replace(body=kept_body_of(request))
         with self._lock:
-            if not most:
-                return
             self._seq += 1
             note.seq, note.time = self._seq, self.now()
             self._journal[self._seq] = request
-            self._journal.pop(self._seq - most, None)
-            for waits in self._waits.values():
-                if waits[0].wanted(request):
-                    for wait in waits:
-                        wait.found.append(request)
-                        if len(wait.found) >= wait.many:
-                            wait.enough.set()
+            self._journal.pop(self._seq - self.config.max_requests, None)
+            for wanted, waits in self._waits.items():
+                if wanted.takes(request):
+                    for found in waits.values():
+                        found.append(request)
+                    self._came.notify_all()
 
     def newest_requests(self, since: int = 0) -> Iterator[Request]:
         """The journal, newest first, down to this seq; nothing is locked meanwhile."""
@@ -2381,29 +2390,23 @@ class Store:
             yield request
 
     def wait_for_requests(
-        self,
-        wanted: Callable[[Request], bool],
-        key: Any,
-        since: int,
-        count: int,
-        seconds: float,
+        self, wanted: Wanted, since: int, count: int, seconds: float
     ) -> list[Request]:
         """Those wanted, oldest first; blocks up to so many real seconds for `count` of them.
 
-        `key` is the same for all that want the same.  What comes meanwhile is counted even
-        if the journal is too small to keep it.
+        What comes meanwhile is counted even if the journal is too small to keep it.
         """
         with self._lock:
-            found = list(filter(wanted, self.newest_requests(since)))[::-1]
-            if self._closed or len(found) >= count:
-                return found
-            wait = Wait(wanted, count, found, threading.Event())
-            self._waits.setdefault(key, []).append(wait)
-        wait.enough.wait(min(seconds, threading.TIMEOUT_MAX))
-        with self._lock:
-            self._waits[key].remove(wait)
-            if not self._waits[key]:
-                del self._waits[key]
+            found = list(filter(wanted.takes, self.newest_requests(since)))[::-1]
+            waits = self._waits.setdefault(wanted, {})
+            waits[threading.get_ident()] = found
+            self._came.wait_for(
+                lambda: self._closed or len(found) >= count,
+                min(seconds, threading.TIMEOUT_MAX),
+            )
+            del waits[threading.get_ident()]
+            if not waits:
+                del self._waits[wanted]
             return found
 
 
@@ -2987,6 +2990,7 @@ def sign(secret: str, timestamp: int, body: bytes) -> str:
 def _webhook_headers(job: Job, body: bytes, secret: str) -> dict[str, str]:
     signature = job.plan.webhook.signature
     headers = {
+        "Connection": "close",
         "Content-Type": "application/json",
         "X-OpenRouter-Idempotency-Key": f"{job.id}-{job.ending.value}",
     }
@@ -3021,15 +3025,14 @@ class Threads:
         thread = threading.Thread(
             target=self._run, args=(work, *args), name=self._name, daemon=True
         )
-        self._running.add(thread)
         try:
             thread.start()
         except RuntimeError:
-            self._running.discard(thread)
             return False
         return True
 
     def _run(self, work: Callable[..., None], *args: Any) -> None:
+        self._running.add(threading.current_thread())
         try:
             work(*args)
         except Exception as error:
@@ -3041,8 +3044,7 @@ class Threads:
         """Wait for all, for so many seconds at most; what hangs longer is left to itself."""
         end = _monotonic() + seconds
         for thread in list(self._running):
-            with contextlib.suppress(RuntimeError):  # just about to be started
-                thread.join(max(0, end - _monotonic()))
+            thread.join(max(0, end - _monotonic()))
 
 
 class Courier:
@@ -3057,10 +3059,10 @@ class Courier:
         self._config = store.config
         self._threads = Threads("webhooks", on_error)
         self._numbers = itertools.count(1)
-        self._news = threading.Event()  # something may be due
         # Of attempts under way, to their deadline.
         self._sockets: dict[socket.socket, float] = {}
-        self._changed = threading.Condition()  # guards every field below
+        # Guards every field below; told when a delivery ends or something may be due.
+        self._changed = threading.Condition()
         self._started = self._stopped = False
         self._under_way = 0  # attempts
         # By number, the oldest first; at most max_jobs.
@@ -3075,49 +3077,48 @@ class Courier:
         with self._changed:
             if not self._started:
                 self._started = self._threads.start(self._run)
-        self._news.set()
+            self._changed.notify_all()
 
     def stop(self) -> None:
         """End what is under way; an attempt that hangs in connecting does no more harm."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        self._news.set()
-        for sock in list(self._sockets):
-            shut_down(sock)
         self._threads.join(0.2)
 
-    def deliveries(self) -> list[Delivery]:
-        """All that are known, oldest first."""
-        with self._changed:
-            known = [*self._done, *self._pending.values()]
-        return sorted(known, key=lambda delivery: delivery.number)
+    def deliveries(
+        self,
+        wanted: Callable[[Delivery], bool] = lambda delivery: True,
+        count: int = 0,
+        seconds: float = 0,
+    ) -> list[Delivery]:
+        """Those wanted, oldest first, once `count` of them are not pending any more.
 
-    def wait_for_done(
-        self, wanted: Callable[[Delivery], bool], count: int, seconds: float
-    ) -> None:
-        """Block up to so many real seconds until `count` of these are not pending any more."""
+        For that it blocks up to so many real seconds.
+        """
         with self._changed:
             self._changed.wait_for(
                 lambda: self._stopped or sum(map(wanted, self._done)) >= count,
                 min(seconds, threading.TIMEOUT_MAX),
             )
+            known = filter(wanted, [*self._done, *self._pending.values()])
+            return sorted(known, key=lambda delivery: delivery.number)
 
     def _run(self) -> None:
         while not self._stopped:
-            next_at = self._start_what_is_due()
+            for attempt in self._await_attempts():
+                if not self._threads.start(self._attempt, *attempt):
+                    self._attempt(*attempt)
             for sock, deadline in list(self._sockets.items()):
-                if _monotonic() > deadline:
+                if self._stopped or _monotonic() > deadline:
                     shut_down(sock)
-            self._news.wait(min(next_at - self._store.now(), 1.0))
-            self._news.clear()
 
-    def _start_what_is_due(self) -> float:
-        """Announce what has ended, start the attempts that are due; when to look again."""
-        ended, next_at = self._store.take_ended()
-        now = self._store.now()
+    def _await_attempts(self) -> list[tuple[Delivery, float, Fault]]:
+        """Announce what has ended; the attempts that are due, or none after a second or news."""
         attempts = []
         with self._changed:
+            ended, next_at = self._store.take_ended()
+            now = self._store.now()
             for job in ended:
                 self._announce(job)
             while self._due[0][0] <= now and self._under_way < MAX_UNDER_WAY:
@@ -3137,13 +3138,12 @@ class Courier:
                 attempts.append((delivery, due_at, fault))
             if self._under_way < MAX_UNDER_WAY:
                 next_at = min(next_at, self._due[0][0])
-        for attempt in attempts:
-            if not self._threads.start(self._attempt, *attempt):
-                self._attempt(*attempt)
-        return next_at
+            if not attempts and not self._stopped:
+                self._changed.wait(min(next_at - now, 1.0))
+        return attempts
 
     def _announce(self, job: Job) -> None:  # self._changed is held
-        webhook, url = job.plan.webhook, job.callback_url or ""
+        webhook, url = job.plan.webhook, job.callback_url
         for index in range(webhook.times):
             delivery = Delivery(next(self._numbers), job, _webhook_event(job))
             if not may_deliver(url, self._config.callback_host):
@@ -3184,7 +3184,7 @@ class Courier:
         else:
             try:
                 body = body[: fault.truncate]
-                outcome["status"] = self._send(job.callback_url or "", body, headers)
+                outcome["status"] = self._send(job.callback_url, body, headers)
             except (OSError, ValueError, http.client.HTTPException) as error:
                 outcome["error"] = f"{type(error).__name__}: {error}"
             if fault.lost:
@@ -3198,7 +3198,7 @@ class Courier:
             self._under_way -= 1
             if delivery.number in self._pending:  # else it was dropped
                 self._after_attempt(delivery, over_at)
-        self._news.set()
+            self._changed.notify_all()
 
     def _after_attempt(
         self, delivery: Delivery, over_at: float
@@ -3231,7 +3231,7 @@ class Courier:
         try:
             if self._stopped:
                 raise ConnectionError("the mock stops")
-            connection.request("POST", path, body, {**headers, "Connection": "close"})
+            connection.request("POST", path, body, headers)
             response = connection.getresponse()
             if _monotonic() > deadline:
                 raise TimeoutError("no whole answer in time")
@@ -3496,7 +3496,7 @@ def create_video(mock: VideoMock, request: Request) -> Response:
         fixture,
         pace,
         mock.now(),
-        submit.body.get("callback_url") or mock.config.callback_url or None,
+        submit.body.get("callback_url") or mock.config.callback_url,
         request=kept_body_of(request, submit.body),
         origin=links.origin,
         key=key,
@@ -5894,22 +5894,10 @@ class VideoMock:
         """
         job_id = self.id_of(job_id)
         method = method and method.upper()
-        status = status and str(status)
-
-        def wanted(request: Request) -> bool:
-            answered = str(request.note.status or "closed")
-            return (
-                method in (None, request.method)
-                and request.url.startswith((path or "", f"{API}{path}"))
-                and status in (None, answered, f"{answered[0]}xx")
-                and job_id in (None, request.note.job_id)
-                and scope in (None, scope_of(request))
-            )
-
-        found: Iterable[Request] = filter(wanted, self.store.newest_requests(since))
+        wanted = Wanted(method, path, str(status or "") or None, job_id, scope)
+        found: Iterable[Request] = filter(wanted.takes, self.store.newest_requests(since))
         if wait:
-            key = (method, path, status, job_id, scope)
-            found = self.store.wait_for_requests(wanted, key, since, count, wait)[::-1]
+            found = self.store.wait_for_requests(wanted, since, count, wait)[::-1]
         return [request_to_wire(request) for request in page_of(found, limit, offset)][::-1]
 
     def wait_for_request(
@@ -5947,9 +5935,7 @@ class VideoMock:
         def wanted(delivery: Delivery) -> bool:
             return job_id in (None, delivery.job.id) and scope in (None, delivery.job.scope)
 
-        if wait:
-            self.courier.wait_for_done(wanted, count, wait)
-        found = filter(wanted, reversed(self.courier.deliveries()))
+        found = reversed(self.courier.deliveries(wanted, count, wait))
         return [delivery_to_wire(delivery) for delivery in page_of(found, limit)][::-1]
 
     def findings(
