@@ -76,7 +76,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from http.server import ThreadingHTTPServer
-from typing import IO, Any, Literal, NamedTuple, TextIO
+from typing import IO, Any, NamedTuple, TextIO
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 __all__ = [
@@ -475,7 +475,6 @@ ENDINGS: dict[Status, str | None] = {
     Status.EXPIRED: "Job exceeded maximum time to live",
 }
 ENDING_NAMES = [status.value for status in ENDINGS]
-EndingName = Literal["completed", "failed", "cancelled", "expired"]
 
 # Messages per HTTP status: SDK 1.3.84, where nothing better was recorded.
 STATUS_MESSAGES: dict[int, str] = {
@@ -2463,19 +2462,14 @@ def ue(number: int) -> str:
     return f"{number + 1:0{2 * length - 1}b}"
 
 
-def packed(bits: str) -> bytes:
-    """Bits as bytes; there are a multiple of eight."""
-    return int(bits, 2).to_bytes(len(bits) // 8, "big")
-
-
-def nal(header: int, bits: str, before: bytes = b"") -> bytes:
+def nal(header: int, bits: str) -> bytes:
     """A NAL unit (7.3.1) after its length, as in a sample (ISO 14496-15).
 
     Header byte, payload with stop bit, emulation prevention.
     """
     bits += "1"
     bits += "0" * (-len(bits) % 8)
-    payload = before + packed(bits)
+    payload = int(bits, 2).to_bytes(len(bits) // 8, "big")
     unit = bytes([header]) + re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
     return len(unit).to_bytes(4, "big") + unit
 
@@ -2526,7 +2520,6 @@ _LUMA_DC = ("1", "01", "000101")
 _CHROMA_DC = ("01", "1", "000111")
 
 
-@functools.lru_cache(maxsize=1024)
 def residual(level: int, tokens: tuple[str, str, str]) -> str:
     """residual_block_cavlc (7.3.5.3.2, 9.2) of a block with no level but the DC one."""
     none, trailing_one, other = tokens
@@ -2586,23 +2579,10 @@ def idr_picture(rows: Sequence[str]) -> bytes:
     """The first picture whole, as one I slice."""
     # ..., frame_num, idr_pic_id, ..., QP, no deblocking
     bits = f"{ue(0)}{ue(7)}{ue(0)}0000{ue(0)}001{ue(1)}"
-    above = rows[0]
-    bits += coded_row(_DC, above, f"?{above}")  # from the left
-    same = macroblock(_ABOVE, "?", "?")
-    data = b""
-    for row, group in itertools.groupby(rows[1:]):
+    bits += coded_row(_DC, rows[0], f"?{rows[0]}")  # from the left
+    for above, row in itertools.pairwise(rows):
         bits += coded_row(_ABOVE, row, above)
-        above = row
-        repeats = len(row) * (len(list(group)) - 1)
-        if repeats:
-            # Each takes 8 bits, so wherever in a byte their run starts, all its bytes but
-            # the first are the same.
-            bits += same
-            whole = len(bits) // 8 * 8
-            data += packed(bits[:whole])
-            bits = bits[whole:]
-            data += packed((bits + same)[:8]) * (repeats - 1)
-    return nal(0x65, bits, data)
+    return nal(0x65, bits)
 
 
 def p_picture(number: int, size: int, changes: Mapping[int, str]) -> bytes:
@@ -2710,6 +2690,7 @@ def box(kind: bytes, *parts: bytes | int) -> bytes:
     return (8 + len(body)).to_bytes(4, "big") + kind + body
 
 
+_OPEN = b"open"  # a word that each clip fills in; nothing else in a track is this large
 _TIMESCALE = FPS * 1000  # of movie and pictures: a picture lasts 1000 ticks
 _MATRIX = (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # no rotation, no scaling
 _DINF = box(b"dinf", box(b"dref", 0, 1, box(b"url ", 1)))  # flag 1: in this file
@@ -2760,7 +2741,7 @@ def avc1(width: int, height: int) -> bytes:
 
 def trak(
     handler: bytes,
-    samples: list[bytes],
+    sizes: Sequence[bytes | int],
     pictures: int,
     entry: bytes,
     width: int,
@@ -2768,19 +2749,19 @@ def trak(
 ) -> bytes:
     """A track as long as so many pictures: header, and media with sample tables.
 
-    All samples are one chunk; its offset, the last word, is left open.
+    All samples are one chunk, whose offset is left open.
     """
     number, volume, timescale, sample_ticks, media_header, stss = _TRACKS[handler]
     ticks = pictures * timescale // FPS
-    whole = len(samples) - 1  # the last sample may be cut
+    whole = len(sizes) - 1  # the last sample may be cut
     stbl = box(
         b"stbl",
         box(b"stsd", 0, 1, entry),
         box(b"stts", 0, 2, whole, sample_ticks, 1, ticks - whole * sample_ticks),
         stss,
-        box(b"stsc", 0, 1, 1, len(samples), 1),
-        box(b"stsz", 0, 0, len(samples), *map(len, samples)),
-        box(b"stco", 0, 1, 0),
+        box(b"stsc", 0, 1, 1, len(sizes), 1),
+        box(b"stsz", 0, 0, len(sizes), *sizes),
+        box(b"stco", 0, 1, _OPEN),
     )
     mdia = box(
         b"mdia",
@@ -2812,8 +2793,7 @@ class Mould(NamedTuple):
 
     pictures: bytes  # all but the first
     sound: bytes
-    tracks: bytes  # what moov starts with
-    holes: list[int]  # in these: the first picture's size, the offsets of both
+    tracks: bytes  # what moov starts with; open: the first picture's size, both offsets
 
 
 _MOULD_BYTES = 250_000  # of one that is kept: 4 MB in all
@@ -2823,8 +2803,8 @@ _MOULD_BYTES = 250_000  # of one that is kept: 4 MB in all
 def mould_of(width: int, height: int, seconds: int, audio: bool) -> Mould:
     """The mould for clips of this shape."""
     canvas = canvas_of(width, height)
-    pictures = [b"", *later_pictures(canvas, seconds)]
-    count = len(pictures)
+    pictures = list(later_pictures(canvas, seconds))
+    count = len(pictures) + 1
     tracks = box(
         b"mvhd",
         0,
@@ -2840,17 +2820,15 @@ def mould_of(width: int, height: int, seconds: int, audio: bool) -> Mould:
         bytes(24),
         3,  # next track
     )
-    tracks += trak(b"vide", pictures, count, avc1(width, height), width, height)
-    # The table of sizes ends where stco starts, whose 20 bytes end the track.
-    holes = [len(tracks) - 20 - 4 * count, len(tracks) - 4]
+    sizes: list[bytes | int] = [_OPEN, *map(len, pictures)]
+    tracks += trak(b"vide", sizes, count, avc1(width, height), width, height)
     sound = []
     if audio:
         for start in range(0, count * _SAMPLE_RATE // FPS, _AAC_FRAME):
             beeps = start % _SAMPLE_RATE < _SAMPLE_RATE // 10  # a tenth of each second
             sound.append(_BEEP if beeps else _SILENCE)
-        tracks += trak(b"soun", sound, count, _MP4A, 0, 0)
-        holes.append(len(tracks) - 4)
-    return Mould(b"".join(pictures), b"".join(sound), tracks, holes)
+        tracks += trak(b"soun", list(map(len, sound)), count, _MP4A, 0, 0)
+    return Mould(b"".join(pictures), b"".join(sound), tracks)
 
 
 def draw_test_card(
@@ -2861,7 +2839,7 @@ def draw_test_card(
     seed: str,
     text: str,
     audio: bool,
-    tags: Tags = {},  # noqa: B006  (nobody changes it)
+    tags: Tags,
 ) -> bytes:
     """An MP4 of exactly this size in pixels, as long as so many seconds and a picture.
 
@@ -2887,12 +2865,11 @@ def draw_test_card(
     udta = box(b"udta", box(b"meta", 0, box(b"hdlr", 0, 0, b"mdirappl", bytes(9)), ilst))
     ftyp = box(b"ftyp", b"isom", 512, b"isomiso2avc1mp41")
     start = len(ftyp + mould.tracks + udta) + 16
-    numbers = (len(first), start, start + len(first) + len(mould.pictures))
-    tracks = bytearray(mould.tracks)
-    # Without sound there is no hole for the last one.
-    for hole, number in zip(mould.holes, numbers, strict=False):
-        tracks[hole : hole + 4] = number.to_bytes(4, "big")
-    moov = box(b"moov", bytes(tracks), udta)
+    tracks = mould.tracks
+    # In the order in which they were left open; without sound the last one is not there.
+    for number in (len(first), start, start + len(first) + len(mould.pictures)):
+        tracks = tracks.replace(_OPEN, number.to_bytes(4, "big"), 1)
+    moov = box(b"moov", tracks, udta)
     return ftyp + moov + box(b"mdat", first, mould.pictures, mould.sound)
 
 
@@ -5759,7 +5736,7 @@ class VideoMock:
     def finish(
         self,
         job_id: str = "latest",
-        status: EndingName | Status = "completed",
+        status: str | Status = "completed",
         *,
         error: str | None = None,
     ) -> Json:

@@ -81,9 +81,8 @@ def card(
     tags: dict[bytes, str] | None = None,
 ) -> bytes:
     """The clip that a job of this shape has."""
-    more = {} if tags is None else {"tags": tags}
     return ovm.draw_test_card(
-        width, height, seconds, seed=seed, text=text, audio=audio, **more
+        width, height, seconds, seed=seed, text=text, audio=audio, tags=tags or {}
     )
 
 
