@@ -156,6 +156,8 @@ def issues_of(schema: Json, value: Any, strict: bool = False) -> Issues:
 
     `strict` refuses keys that the schema does not have, but those that begin with _ (comments).
     """
+    if "$ref" in schema:  # to a field of the request
+        schema = _FIELDS[schema["$ref"]]
     kind = schema.get("type")
     if schema.get("nullable") and value is None:
         return
@@ -1007,7 +1009,8 @@ def cost_of(shape: Shape, model: Model) -> float:
             prices[sku] /= 100
 
     # 1. What a price's name can say, and whether this request is like that.  What counts most
-    #    comes first: where seconds are billed, the sound, but where tokens are, that comes last.
+    #    comes first: where seconds are billed, the sound, but where tokens are, that comes last;
+    #    of other resolutions, the least like this one.
     width, height = output_size(shape, model)
     short = min(width, height)
     *others, resolution = sorted(
@@ -1024,35 +1027,35 @@ def cost_of(shape: Shape, model: Model) -> float:
         "video_continuation": video_input,
         "with_video_input": video_input,
         f"_{resolution.lower()}": True,
+        **{f"_{name.lower()}": False for name in others},
         "tokens_with_audio": audio,
         "tokens_without_audio": not audio,
         "creative": shape.creativity,
     }
 
-    # 2. The price that fits best: one whose name says nothing wrong, or else a resolution that
-    #    is near, and of what is right the most telling.
-    right = [trait for trait, holds in traits.items() if holds]
-    wrong = [f"_{name.lower()}" for name in others]
-    wrong += [trait for trait, holds in traits.items() if not holds]
-
-    def fit(sku: str) -> list[bool]:
-        return [trait not in sku for trait in wrong] + [trait in sku for trait in right]
-
-    # 3. What it is multiplied by.  A token is 1024 pixels; the input's pictures count too, and
+    # 2. What a price is multiplied by.  A token is 1024 pixels; the input's pictures count too, and
     #    the mock takes it to be as long as the output.
     seconds = max(duration_of(shape, model), model.billing.get("minimum_seconds", 0))
     pictures = FPS * seconds + 1
     if video_input:
         pictures += FPS * seconds
+    amounts = {
+        "video_tokens": int(width * height * pictures / 1024),
+        "megapixel": width * height / 1e6 * seconds,
+        "second": seconds,
+    }
+
+    # 3. The price that fits best: trait by trait, those that are right about it stay, if there
+    #    are any.
     cost = 0.0
-    for unit, amount in (
-        ("video_tokens", int(width * height * pictures / 1024)),
-        ("megapixel", width * height / 1e6 * seconds),
-        ("second", seconds),
-    ):
+    for unit, amount in amounts.items():
         skus = [sku for sku in prices if unit in sku]
+        for trait, holds in traits.items():
+            right = [sku for sku in skus if (trait in sku) == bool(holds)]
+            if right:
+                skus = right
         if skus:
-            cost = prices[max(skus, key=fit)] * amount
+            cost = prices[skus[0]] * amount
             break
 
     # 4. Each image that goes in, the least that is charged, what this model's bills differ by.
@@ -1592,8 +1595,10 @@ MODEL_SCHEMA: Json = json.loads("""{
     "name": {"type": "string"},
     "created": {"type": "int", "minimum": 0},
     "description": {"type": "string", "nullable": true},
-    "supported_resolutions": {"type": "array", "nullable": true},
-    "supported_aspect_ratios": {"type": "array", "nullable": true},
+    "supported_resolutions": {"type": "array", "nullable": true, "items":
+      {"$ref": "resolution"}},
+    "supported_aspect_ratios": {"type": "array", "nullable": true, "items":
+      {"$ref": "aspect_ratio"}},
     "supported_sizes": {"type": "array", "nullable": true, "items": {"type": "string"}},
     "supported_durations": {"type": "array", "nullable": true, "items":
       {"type": "int", "minimum": 1}},
@@ -1609,16 +1614,14 @@ MODEL_SCHEMA: Json = json.loads("""{
       {"type": "string", "pattern": "[0-9]{1,9}([.][0-9]{1,30})?(e-[0-9]{1,2})?"}},
     "allowed_passthrough_parameters": {"type": "array", "items": {"type": "string"}},
     "_defaults": {"type": "object", "properties": {
-      "duration": {"type": "int", "minimum": 1}}},
+      "duration": {"$ref": "duration"},
+      "resolution": {"$ref": "resolution"},
+      "aspect_ratio": {"$ref": "aspect_ratio"}}},
     "_billing": {"type": "object", "properties": {
       "factor": {"type": "number", "minimum": 0, "maximum": 1000},
       "minimum_seconds": {"type": "number", "minimum": 0, "maximum": 1000}}}
   }
 }""")
-
-for _name in ("resolution", "aspect_ratio"):
-    MODEL_SCHEMA["properties"][f"supported_{_name}s"]["items"] = _FIELDS[_name]
-    MODEL_SCHEMA["properties"]["_defaults"]["properties"][_name] = _FIELDS[_name]
 
 
 def model_from_json(value: Any, place: str) -> Model:
@@ -1686,7 +1689,7 @@ def load_fixtures(config: Config) -> Loaded:
 
     # The catalogue: of these files, else of the one beside this, else the built-in models.
     listing = [part for part in parts if part.models]
-    enforced = bool(listing) or not any(part.unchecked for part in parts)
+    enforced = not any(part.unchecked for part in parts)
     if not listing:
         # What is wrong with that file does not matter here.
         listing = [part for part in _parts_of(None, 0, stamps, []) if part.models]
@@ -2846,8 +2849,8 @@ def draw_test_card(
     The same arguments give the same bytes.  Odd sizes are rounded down to even ones, as
     4:2:0 needs; what no H.264 level holds is scaled down.
     """
-    too_large = width * height / 256 / _MAX_MACROBLOCKS
-    shrink = math.sqrt(max(1, too_large, max(width, height) ** 2 / 16800**2))
+    needed = max(width * height, max(width, height) ** 2 / 8) / 256  # as in sps
+    shrink = math.sqrt(max(1, needed / _MAX_MACROBLOCKS))
     width, height = (max(2, int(side / shrink) // 2 * 2) for side in (width, height))
     seconds = max(1, min(seconds, MAX_CLIP_SECONDS))
     mould = mould_of(width, height, seconds, audio)
