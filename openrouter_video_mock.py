@@ -586,7 +586,6 @@ REQUEST_SCHEMA: Json = json.loads(r"""{
   }
 }""")
 _FIELDS: Json = REQUEST_SCHEMA["properties"]
-FRAME_TYPES = ("first_frame", "last_frame")
 
 
 class Shape(NamedTuple):
@@ -834,7 +833,7 @@ class Model(NamedTuple):
     supported_aspect_ratios: Names = None
     supported_sizes: Names = None
     supported_durations: Sequence[int] | None = None
-    supported_frame_images: Names = FRAME_TYPES  # None: no frame image at all
+    supported_frame_images: Names = ("first_frame", "last_frame")  # None: none
     upscale_factor: dict[str, float] | None = None  # {"min", "max"}: an upscaler
     creativity: Sequence[int] | None = None
     generate_audio: bool | None = None
@@ -873,8 +872,9 @@ def check_references(body: Json) -> None:
             kind = asset["type"]
             if not re.match(_ALLOWED_URL[kind], asset[kind]["url"], re.IGNORECASE):
                 where = f"{name}[{index}].{kind}.url"
-                text = f"Invalid reference URL: {where}: Only HTTPS URLs are allowed"
-                raise ApiError(400, text)
+                raise ApiError(
+                    400, f"Invalid reference URL: {where}: Only HTTPS URLs are allowed"
+                )
 
 
 def check_prompt(submit: VideoRequest, model: Model) -> None:
@@ -1007,8 +1007,8 @@ def cost_of(shape: Shape, model: Model) -> float:
             prices[sku] /= 100
 
     # 1. What a price's name can say, and whether this request is like that.  What counts most
-    #    comes first: where seconds are billed, the sound, but where tokens are, that comes last;
-    #    of other resolutions, the least like this one.
+    #    comes first: where seconds are billed, the sound, but where tokens are, that comes
+    #    last; of other resolutions, the one that is least like this.
     width, height = output_size(shape, model)
     short = min(width, height)
     *others, resolution = sorted(
@@ -1031,8 +1031,8 @@ def cost_of(shape: Shape, model: Model) -> float:
         "creative": shape.creativity,
     }
 
-    # 2. What a price is multiplied by.  A token is 1024 pixels; the input's pictures count too, and
-    #    the mock takes it to be as long as the output.
+    # 2. What a price is multiplied by.  A token is 1024 pixels; the input's pictures count
+    #    too, and the mock takes it to be as long as the output.
     seconds = max(duration_of(shape, model), model.billing.get("minimum_seconds", 0))
     pictures = FPS * seconds + 1
     if video_input:
@@ -1043,8 +1043,8 @@ def cost_of(shape: Shape, model: Model) -> float:
         "second": seconds,
     }
 
-    # 3. The price that fits best: trait by trait, those that are right about it stay, if there
-    #    are any.
+    # 3. The price that fits best: trait by trait, the prices that are right about it stay, if
+    #    any is.
     cost = 0.0
     for unit, amount in amounts.items():
         skus = [sku for sku in prices if unit in sku]
@@ -1245,8 +1245,8 @@ def differences(
 @functools.lru_cache(maxsize=1024)
 def model_names(model_id: str) -> tuple[str, ...]:
     """What a fixture may call this model: its id, or the part before a dash and a digit."""
-    ends = [match.start() for match in re.finditer(r"-(?=\d)", model_id[:256])]
-    return (model_id, *(model_id[:end] for end in ends))
+    dashes = re.finditer(r"-(?=\d)", model_id[:256])
+    return (model_id, *(model_id[: dash.start()] for dash in dashes))
 
 
 def _differences_within(wanted: Any, got: Any, path: str) -> Iterator[Json]:
@@ -1572,10 +1572,9 @@ def _clip_from_json(video: Json, place: str, folder: str | None) -> bytes | str 
         return None
     # As lenient as aimock: URL-safe letters, blanks and missing padding are fine.
     text = "".join(video["b64"].split())
-    if "=" not in text:
-        text += "=" * (-len(text) % 4)
+    text += "=" * (-len(text) % 4)
     # Some more would be decoded.
-    if len(text) % 4 or not re.fullmatch(r"[\w+/-]*={0,2}", text, re.ASCII):
+    if not re.fullmatch(r"[\w+/-]*={0,2}", text, re.ASCII):
         raise SetupError(f"{place}.b64: not base64")
     return base64.b64decode(text, "-_")
 
@@ -2431,11 +2430,8 @@ _MAX_MACROBLOCKS = 138_000  # more than 8K; level 6.0 has 139,264, and sizes are
 _SAMPLE_RATE = 48_000
 _AAC_FRAME = 1024  # samples
 
-Colour = tuple[int, int, int]  # Y, Cb, Cr
-Tags = Mapping[bytes, str]  # nam, ART, cmt ... to their texts
-
 # A row of the canvas is a string: 0 panel, 1 dot of a letter, - empty progress bar, letters
-# from _FIRST_BAR on bars; ? is what is predicted from nothing.
+# from _FIRST_BAR on bars; ? is what is predicted from nothing.  Y, Cb, Cr of each:
 _COLOURS = {
     "0": (28, 128, 128),
     "1": (235, 128, 128),
@@ -2546,7 +2542,7 @@ _HUES = 64  # at which the first bar may begin
 _FIRST_BAR = 0x100  # the letters of bars: eight for each of these hues
 
 
-def colour_of(letter: str) -> Colour:
+def colour_of(letter: str) -> tuple[int, int, int]:
     """What a letter of the canvas stands for; the bars of a clip go once around from its hue."""
     if letter in _COLOURS:
         return _COLOURS[letter]
@@ -2689,7 +2685,7 @@ def box(kind: bytes, *parts: bytes | int) -> bytes:
     return (8 + len(body)).to_bytes(4, "big") + kind + body
 
 
-_OPEN = b"open"  # a word that each clip fills in; nothing else in a track is this large
+_OPEN = b"\xff\xff\xff\xff"  # a word that each clip fills in; no other is like it
 _TIMESCALE = FPS * 1000  # of movie and pictures: a picture lasts 1000 ticks
 _MATRIX = (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # no rotation, no scaling
 _DINF = box(b"dinf", box(b"dref", 0, 1, box(b"url ", 1)))  # flag 1: in this file
@@ -2838,12 +2834,13 @@ def draw_test_card(
     seed: str,
     text: str,
     audio: bool,
-    tags: Tags,
+    tags: Mapping[bytes, str],
 ) -> bytes:
     """An MP4 of exactly this size in pixels, as long as so many seconds and a picture.
 
     The same arguments give the same bytes.  Odd sizes are rounded down to even ones, as
-    4:2:0 needs; what no H.264 level holds is scaled down.
+    4:2:0 needs; what no H.264 level holds is scaled down.  The names of `tags` are iTunes':
+    nam, ART, cmt.
     """
     needed = max(width * height, max(width, height) ** 2 / 8) / 256  # as in sps
     shrink = math.sqrt(max(1, needed / _MAX_MACROBLOCKS))
@@ -2853,7 +2850,7 @@ def draw_test_card(
     if sum(map(len, mould)) > _MOULD_BYTES:
         mould_of.cache_clear()  # of the others too: they are soon made again
     first = first_picture(canvas_of(width, height), seed, text)
-    # Tags in the manner of iTunes, which is what players show.
+    # In the manner of iTunes, which is what players show.
     ilst = box(
         b"ilst",
         *[
@@ -2881,8 +2878,9 @@ def clip_of(job: Job, index: int) -> bytes:
     """
     outputs = job.plan.outputs
     if index >= outputs:
-        offer = f"({outputs} videos available)"
-        raise ApiError(400, f"Video index {index} out of range {offer}")
+        raise ApiError(
+            400, f"Video index {index} out of range ({outputs} videos available)"
+        )
     clip = job.plan.clip
     if isinstance(clip, str):
         try:
