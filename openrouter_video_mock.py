@@ -76,7 +76,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from http.server import ThreadingHTTPServer
-from typing import IO, Any, Literal, NamedTuple, TextIO
+from typing import IO, Any, NamedTuple, TextIO
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 __all__ = [
@@ -156,6 +156,8 @@ def issues_of(schema: Json, value: Any, strict: bool = False) -> Issues:
 
     `strict` refuses keys that the schema does not have, but those that begin with _ (comments).
     """
+    if "$ref" in schema:  # to a field of the request
+        schema = _FIELDS[schema["$ref"]]
     kind = schema.get("type")
     if schema.get("nullable") and value is None:
         return
@@ -350,8 +352,8 @@ class Config(NamedTuple):
     host: str = "127.0.0.1"
     # Paths, or fixtures as Python objects; None = fixtures.json beside this
     fixtures: Any = (None,)
-    polls: tuple[int, ...] = (0, 1)
-    seconds: tuple[float, ...] | None = None
+    polls: Sequence[int] = (0, 1)
+    seconds: Sequence[float] | None = None
     latency: float = 0.0
     fault: Any = ()
     api_key: Any = ()
@@ -430,8 +432,6 @@ def checked_setting(schema: Json, value: Any, place: str) -> Any:
         return tuple(checked(schema, item, place) for item in _as_list(value))
     if value != schema.get("default", _MISSING):
         checked(schema, value, place)
-    if isinstance(value, list):
-        return tuple(value)
     return value
 
 
@@ -475,7 +475,6 @@ ENDINGS: dict[Status, str | None] = {
     Status.EXPIRED: "Job exceeded maximum time to live",
 }
 ENDING_NAMES = [status.value for status in ENDINGS]
-EndingName = Literal["completed", "failed", "cancelled", "expired"]
 
 # Messages per HTTP status: SDK 1.3.84, where nothing better was recorded.
 STATUS_MESSAGES: dict[int, str] = {
@@ -587,7 +586,6 @@ REQUEST_SCHEMA: Json = json.loads(r"""{
   }
 }""")
 _FIELDS: Json = REQUEST_SCHEMA["properties"]
-FRAME_TYPES = ("first_frame", "last_frame")
 
 
 class Shape(NamedTuple):
@@ -835,7 +833,7 @@ class Model(NamedTuple):
     supported_aspect_ratios: Names = None
     supported_sizes: Names = None
     supported_durations: Sequence[int] | None = None
-    supported_frame_images: Names = FRAME_TYPES  # None: no frame image at all
+    supported_frame_images: Names = ("first_frame", "last_frame")  # None: none
     upscale_factor: dict[str, float] | None = None  # {"min", "max"}: an upscaler
     creativity: Sequence[int] | None = None
     generate_audio: bool | None = None
@@ -874,8 +872,9 @@ def check_references(body: Json) -> None:
             kind = asset["type"]
             if not re.match(_ALLOWED_URL[kind], asset[kind]["url"], re.IGNORECASE):
                 where = f"{name}[{index}].{kind}.url"
-                text = f"Invalid reference URL: {where}: Only HTTPS URLs are allowed"
-                raise ApiError(400, text)
+                raise ApiError(
+                    400, f"Invalid reference URL: {where}: Only HTTPS URLs are allowed"
+                )
 
 
 def check_prompt(submit: VideoRequest, model: Model) -> None:
@@ -1008,7 +1007,8 @@ def cost_of(shape: Shape, model: Model) -> float:
             prices[sku] /= 100
 
     # 1. What a price's name can say, and whether this request is like that.  What counts most
-    #    comes first: where seconds are billed, the sound, but where tokens are, that comes last.
+    #    comes first: where seconds are billed, the sound, but where tokens are, that comes
+    #    last; of other resolutions, the one that is least like this.
     width, height = output_size(shape, model)
     short = min(width, height)
     *others, resolution = sorted(
@@ -1025,35 +1025,35 @@ def cost_of(shape: Shape, model: Model) -> float:
         "video_continuation": video_input,
         "with_video_input": video_input,
         f"_{resolution.lower()}": True,
+        **{f"_{name.lower()}": False for name in others},
         "tokens_with_audio": audio,
         "tokens_without_audio": not audio,
         "creative": shape.creativity,
     }
 
-    # 2. The price that fits best: one whose name says nothing wrong, or else a resolution that
-    #    is near, and of what is right the most telling.
-    right = [trait for trait, holds in traits.items() if holds]
-    wrong = [f"_{name.lower()}" for name in others]
-    wrong += [trait for trait, holds in traits.items() if not holds]
-
-    def fit(sku: str) -> list[bool]:
-        return [trait not in sku for trait in wrong] + [trait in sku for trait in right]
-
-    # 3. What it is multiplied by.  A token is 1024 pixels; the input's pictures count too, and
-    #    the mock takes it to be as long as the output.
+    # 2. What a price is multiplied by.  A token is 1024 pixels; the input's pictures count
+    #    too, and the mock takes it to be as long as the output.
     seconds = max(duration_of(shape, model), model.billing.get("minimum_seconds", 0))
     pictures = FPS * seconds + 1
     if video_input:
         pictures += FPS * seconds
+    amounts = {
+        "video_tokens": int(width * height * pictures / 1024),
+        "megapixel": width * height / 1e6 * seconds,
+        "second": seconds,
+    }
+
+    # 3. The price that fits best: trait by trait, the prices that are right about it stay, if
+    #    any is.
     cost = 0.0
-    for unit, amount in (
-        ("video_tokens", int(width * height * pictures / 1024)),
-        ("megapixel", width * height / 1e6 * seconds),
-        ("second", seconds),
-    ):
+    for unit, amount in amounts.items():
         skus = [sku for sku in prices if unit in sku]
+        for trait, holds in traits.items():
+            right = [sku for sku in skus if (trait in sku) == bool(holds)]
+            if right:
+                skus = right
         if skus:
-            cost = prices[max(skus, key=fit)] * amount
+            cost = prices[skus[0]] * amount
             break
 
     # 4. Each image that goes in, the least that is charged, what this model's bills differ by.
@@ -1167,7 +1167,7 @@ class Pace(NamedTuple):
     """How long a job shows each of WAITING before its end."""
 
     unit: str  # polls or seconds
-    spans: tuple[float, ...]
+    spans: Sequence[float]
 
 
 BY_CATALOGUE = -1  # as the cost that a fixture gives
@@ -1183,8 +1183,8 @@ class Plan(NamedTuple):
     is_byok: bool = False
     stored: bool = True  # whether signed urls are given out
     elsewhere: bool = False  # whether these are on the mock's other origin
-    unsigned_urls: tuple[str, ...] | None = None  # None: the content route of this mock
-    omit: tuple[str, ...] = ()  # keys that the poll's answer lacks
+    unsigned_urls: Sequence[str] | None = None  # None: the content route of this mock
+    omit: Sequence[str] = ()  # keys that the poll's answer lacks
     clip: bytes | str | None = None  # what is downloaded, or its path; None: a test card
     pace: Pace | None = None  # None: as the mock is set
     webhook: Webhook = Webhook()
@@ -1193,11 +1193,10 @@ class Plan(NamedTuple):
 
 
 class PromptTest(NamedTuple):
-    """What a prompt must be like.  One that need not be like anything contains ""."""
+    """What a prompt must be like; one that need not be like anything contains ""."""
 
     words: str  # for near-misses: "containing 'rain'"
     passes: Callable[[str], Any]
-    needle: str  # in every prompt that passes: a quick first look, where most fixtures fail
 
 
 class Fixture(NamedTuple):
@@ -1246,8 +1245,8 @@ def differences(
 @functools.lru_cache(maxsize=1024)
 def model_names(model_id: str) -> tuple[str, ...]:
     """What a fixture may call this model: its id, or the part before a dash and a digit."""
-    ends = [match.start() for match in re.finditer(r"-(?=\d)", model_id[:256])]
-    return (model_id, *(model_id[:end] for end in ends))
+    dashes = re.finditer(r"-(?=\d)", model_id[:256])
+    return (model_id, *(model_id[: dash.start()] for dash in dashes))
 
 
 def _differences_within(wanted: Any, got: Any, path: str) -> Iterator[Json]:
@@ -1349,7 +1348,7 @@ def fault_from_json(value: Any, place: str = "fault") -> Fault:
     if "body" in fields:
         body = fields["body"]
         if not isinstance(body, str):
-            body = to_json(body).decode()
+            body = _encode_json(body)
         if fields.setdefault("status", 200) in (204, 205, 304):  # which have none
             body = ""
         fields["body"] = body.encode()
@@ -1365,17 +1364,17 @@ def _prompt_test(value: Any, place: str) -> PromptTest:
     checked(_PROMPT_SCHEMA, value, place)
     if "equals" in value:
         text = value["equals"]
-        return PromptTest(f"equal to {text!r}", text.__eq__, text)
+        return PromptTest(f"equal to {text!r}", text.__eq__)
     if "regex" not in value:
         text = value.get("contains", "")
-        return PromptTest(f"containing {text!r}", lambda prompt: text in prompt, text)
+        return PromptTest(f"containing {text!r}", lambda prompt: text in prompt)
     text = value["regex"]
     import warnings
 
     try:
         with warnings.catch_warnings():  # of what a later Python may read otherwise
             warnings.simplefilter("ignore")
-            return PromptTest(f"matching {text!r}", re.compile(text).search, "")
+            return PromptTest(f"matching {text!r}", re.compile(text).search)
     except (re.error, OverflowError, RecursionError) as error:
         raise SetupError(f"{place}.regex: not a regular expression: {error}") from None
 
@@ -1546,7 +1545,7 @@ def _course_from_json(value: Json, video: Json, place: str, folder: str | None) 
     pace = None
     for unit, spans in _python_names(value.get("lifecycle", {})).items():
         # At most one, see `contrary`.
-        pace = Pace(unit, tuple(spans.get(status.value, 0) for status in WAITING))
+        pace = Pace(unit, [spans.get(status.value, 0) for status in WAITING])
     urls = video.get("unsigned_urls", ["that of the content route"])
     plan = Plan(**{key: video[key] for key in video.keys() & Plan._fields})
     return plan._replace(
@@ -1566,17 +1565,16 @@ def _clip_from_json(video: Json, place: str, folder: str | None) -> bytes | str 
             text = 'not here, it would be read from the server\'s disk; use "b64"'
             raise SetupError(f"{place}.file: {text}")
         file = os.path.join(folder, video["file"])
-        if not os.path.isfile(file) or not os.access(file, os.R_OK):
-            raise SetupError(f"{place}.file: no such file, or not readable: {file}")
+        if not os.path.isfile(file):
+            raise SetupError(f"{place}.file: no such file: {file}")
         return file
     if "b64" not in video:
         return None
     # As lenient as aimock: URL-safe letters, blanks and missing padding are fine.
     text = "".join(video["b64"].split())
-    if "=" not in text:
-        text += "=" * (-len(text) % 4)
+    text += "=" * (-len(text) % 4)
     # Some more would be decoded.
-    if len(text) % 4 or not re.fullmatch(r"[\w+/-]*={0,2}", text, re.ASCII):
+    if not re.fullmatch(r"[\w+/-]*={0,2}", text, re.ASCII):
         raise SetupError(f"{place}.b64: not base64")
     return base64.b64decode(text, "-_")
 
@@ -1593,8 +1591,10 @@ MODEL_SCHEMA: Json = json.loads("""{
     "name": {"type": "string"},
     "created": {"type": "int", "minimum": 0},
     "description": {"type": "string", "nullable": true},
-    "supported_resolutions": {"type": "array", "nullable": true},
-    "supported_aspect_ratios": {"type": "array", "nullable": true},
+    "supported_resolutions": {"type": "array", "nullable": true, "items":
+      {"$ref": "resolution"}},
+    "supported_aspect_ratios": {"type": "array", "nullable": true, "items":
+      {"$ref": "aspect_ratio"}},
     "supported_sizes": {"type": "array", "nullable": true, "items": {"type": "string"}},
     "supported_durations": {"type": "array", "nullable": true, "items":
       {"type": "int", "minimum": 1}},
@@ -1610,16 +1610,14 @@ MODEL_SCHEMA: Json = json.loads("""{
       {"type": "string", "pattern": "[0-9]{1,9}([.][0-9]{1,30})?(e-[0-9]{1,2})?"}},
     "allowed_passthrough_parameters": {"type": "array", "items": {"type": "string"}},
     "_defaults": {"type": "object", "properties": {
-      "duration": {"type": "int", "minimum": 1}}},
+      "duration": {"$ref": "duration"},
+      "resolution": {"$ref": "resolution"},
+      "aspect_ratio": {"$ref": "aspect_ratio"}}},
     "_billing": {"type": "object", "properties": {
       "factor": {"type": "number", "minimum": 0, "maximum": 1000},
       "minimum_seconds": {"type": "number", "minimum": 0, "maximum": 1000}}}
   }
 }""")
-
-for _name in ("resolution", "aspect_ratio"):
-    MODEL_SCHEMA["properties"][f"supported_{_name}s"]["items"] = _FIELDS[_name]
-    MODEL_SCHEMA["properties"]["_defaults"]["properties"][_name] = _FIELDS[_name]
 
 
 def model_from_json(value: Any, place: str) -> Model:
@@ -1687,7 +1685,7 @@ def load_fixtures(config: Config) -> Loaded:
 
     # The catalogue: of these files, else of the one beside this, else the built-in models.
     listing = [part for part in parts if part.models]
-    enforced = bool(listing) or not any(part.unchecked for part in parts)
+    enforced = not any(part.unchecked for part in parts)
     if not listing:
         # What is wrong with that file does not matter here.
         listing = [part for part in _parts_of(None, 0, stamps, []) if part.models]
@@ -1796,8 +1794,8 @@ def part_of_file(path: str, stamp: tuple[int, ...], beside: bool) -> Part:
             return Part("", [], [], [])
         raise SetupError(f"{path}: neither a file nor a folder")
     try:
-        with open(path, "rb") as file:
-            document = _decode_document(file.read().decode("utf-8-sig"))
+        with open(path, encoding="utf-8-sig") as file:
+            document = _decode_document(file.read())
         to_json(document)  # UnicodeEncodeError for half a surrogate pair
     except (OSError, ValueError, RecursionError) as error:
         raise SetupError(f"{path}: cannot be read: {error}") from None
@@ -2193,7 +2191,7 @@ class Store:
                 # Most fail at the quick first two looks.
                 if (
                     fixture.model in models
-                    and fixture.prompt.needle in submit.prompt
+                    and fixture.prompt.passes(submit.prompt)
                     and not any(differences(fixture, submit, context, counts))
                 ):
                     break
@@ -2432,11 +2430,8 @@ _MAX_MACROBLOCKS = 138_000  # more than 8K; level 6.0 has 139,264, and sizes are
 _SAMPLE_RATE = 48_000
 _AAC_FRAME = 1024  # samples
 
-Colour = tuple[int, int, int]  # Y, Cb, Cr
-Tags = Mapping[bytes, str]  # nam, ART, cmt ... to their texts
-
 # A row of the canvas is a string: 0 panel, 1 dot of a letter, - empty progress bar, letters
-# from _FIRST_BAR on bars; ? is what is predicted from nothing.
+# from _FIRST_BAR on bars; ? is what is predicted from nothing.  Y, Cb, Cr of each:
 _COLOURS = {
     "0": (28, 128, 128),
     "1": (235, 128, 128),
@@ -2463,19 +2458,14 @@ def ue(number: int) -> str:
     return f"{number + 1:0{2 * length - 1}b}"
 
 
-def packed(bits: str) -> bytes:
-    """Bits as bytes; there are a multiple of eight."""
-    return int(bits, 2).to_bytes(len(bits) // 8, "big")
-
-
-def nal(header: int, bits: str, before: bytes = b"") -> bytes:
+def nal(header: int, bits: str) -> bytes:
     """A NAL unit (7.3.1) after its length, as in a sample (ISO 14496-15).
 
     Header byte, payload with stop bit, emulation prevention.
     """
     bits += "1"
     bits += "0" * (-len(bits) % 8)
-    payload = before + packed(bits)
+    payload = int(bits, 2).to_bytes(len(bits) // 8, "big")
     unit = bytes([header]) + re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", payload)
     return len(unit).to_bytes(4, "big") + unit
 
@@ -2526,7 +2516,6 @@ _LUMA_DC = ("1", "01", "000101")
 _CHROMA_DC = ("01", "1", "000111")
 
 
-@functools.lru_cache(maxsize=1024)
 def residual(level: int, tokens: tuple[str, str, str]) -> str:
     """residual_block_cavlc (7.3.5.3.2, 9.2) of a block with no level but the DC one."""
     none, trailing_one, other = tokens
@@ -2553,7 +2542,7 @@ _HUES = 64  # at which the first bar may begin
 _FIRST_BAR = 0x100  # the letters of bars: eight for each of these hues
 
 
-def colour_of(letter: str) -> Colour:
+def colour_of(letter: str) -> tuple[int, int, int]:
     """What a letter of the canvas stands for; the bars of a clip go once around from its hue."""
     if letter in _COLOURS:
         return _COLOURS[letter]
@@ -2578,31 +2567,17 @@ def macroblock(prediction: tuple[int, int], letter: str, predicted: str) -> str:
 @functools.lru_cache(maxsize=512)  # few rows of a clip are in no other
 def coded_row(prediction: tuple[int, int], row: str, predicted: str) -> str:
     """The macroblocks of a row."""
-    code = functools.partial(macroblock, prediction)
-    return "".join(map(code, row, predicted))
+    return "".join(map(macroblock, itertools.repeat(prediction), row, predicted))
 
 
 def idr_picture(rows: Sequence[str]) -> bytes:
     """The first picture whole, as one I slice."""
     # ..., frame_num, idr_pic_id, ..., QP, no deblocking
     bits = f"{ue(0)}{ue(7)}{ue(0)}0000{ue(0)}001{ue(1)}"
-    above = rows[0]
-    bits += coded_row(_DC, above, f"?{above}")  # from the left
-    same = macroblock(_ABOVE, "?", "?")
-    data = b""
-    for row, group in itertools.groupby(rows[1:]):
+    bits += coded_row(_DC, rows[0], f"?{rows[0]}")  # from the left
+    for above, row in itertools.pairwise(rows):
         bits += coded_row(_ABOVE, row, above)
-        above = row
-        repeats = len(row) * (len(list(group)) - 1)
-        if repeats:
-            # Each takes 8 bits, so wherever in a byte their run starts, all its bytes but
-            # the first are the same.
-            bits += same
-            whole = len(bits) // 8 * 8
-            data += packed(bits[:whole])
-            bits = bits[whole:]
-            data += packed((bits + same)[:8]) * (repeats - 1)
-    return nal(0x65, bits, data)
+    return nal(0x65, bits)
 
 
 def p_picture(number: int, size: int, changes: Mapping[int, str]) -> bytes:
@@ -2710,6 +2685,7 @@ def box(kind: bytes, *parts: bytes | int) -> bytes:
     return (8 + len(body)).to_bytes(4, "big") + kind + body
 
 
+_OPEN = b"\xff\xff\xff\xff"  # a word that each clip fills in; no other is like it
 _TIMESCALE = FPS * 1000  # of movie and pictures: a picture lasts 1000 ticks
 _MATRIX = (0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # no rotation, no scaling
 _DINF = box(b"dinf", box(b"dref", 0, 1, box(b"url ", 1)))  # flag 1: in this file
@@ -2760,7 +2736,7 @@ def avc1(width: int, height: int) -> bytes:
 
 def trak(
     handler: bytes,
-    samples: list[bytes],
+    sizes: Sequence[bytes | int],
     pictures: int,
     entry: bytes,
     width: int,
@@ -2768,19 +2744,19 @@ def trak(
 ) -> bytes:
     """A track as long as so many pictures: header, and media with sample tables.
 
-    All samples are one chunk; its offset, the last word, is left open.
+    All samples are one chunk, whose offset is left open.
     """
     number, volume, timescale, sample_ticks, media_header, stss = _TRACKS[handler]
     ticks = pictures * timescale // FPS
-    whole = len(samples) - 1  # the last sample may be cut
+    whole = len(sizes) - 1  # the last sample may be cut
     stbl = box(
         b"stbl",
         box(b"stsd", 0, 1, entry),
         box(b"stts", 0, 2, whole, sample_ticks, 1, ticks - whole * sample_ticks),
         stss,
-        box(b"stsc", 0, 1, 1, len(samples), 1),
-        box(b"stsz", 0, 0, len(samples), *map(len, samples)),
-        box(b"stco", 0, 1, 0),
+        box(b"stsc", 0, 1, 1, len(sizes), 1),
+        box(b"stsz", 0, 0, len(sizes), *sizes),
+        box(b"stco", 0, 1, _OPEN),
     )
     mdia = box(
         b"mdia",
@@ -2812,8 +2788,7 @@ class Mould(NamedTuple):
 
     pictures: bytes  # all but the first
     sound: bytes
-    tracks: bytes  # what moov starts with
-    holes: list[int]  # in these: the first picture's size, the offsets of both
+    tracks: bytes  # what moov starts with; open: the first picture's size, both offsets
 
 
 _MOULD_BYTES = 250_000  # of one that is kept: 4 MB in all
@@ -2823,8 +2798,8 @@ _MOULD_BYTES = 250_000  # of one that is kept: 4 MB in all
 def mould_of(width: int, height: int, seconds: int, audio: bool) -> Mould:
     """The mould for clips of this shape."""
     canvas = canvas_of(width, height)
-    pictures = [b"", *later_pictures(canvas, seconds)]
-    count = len(pictures)
+    pictures = list(later_pictures(canvas, seconds))
+    count = len(pictures) + 1
     tracks = box(
         b"mvhd",
         0,
@@ -2840,17 +2815,15 @@ def mould_of(width: int, height: int, seconds: int, audio: bool) -> Mould:
         bytes(24),
         3,  # next track
     )
-    tracks += trak(b"vide", pictures, count, avc1(width, height), width, height)
-    # The table of sizes ends where stco starts, whose 20 bytes end the track.
-    holes = [len(tracks) - 20 - 4 * count, len(tracks) - 4]
+    sizes: list[bytes | int] = [_OPEN, *map(len, pictures)]
+    tracks += trak(b"vide", sizes, count, avc1(width, height), width, height)
     sound = []
     if audio:
         for start in range(0, count * _SAMPLE_RATE // FPS, _AAC_FRAME):
             beeps = start % _SAMPLE_RATE < _SAMPLE_RATE // 10  # a tenth of each second
             sound.append(_BEEP if beeps else _SILENCE)
-        tracks += trak(b"soun", sound, count, _MP4A, 0, 0)
-        holes.append(len(tracks) - 4)
-    return Mould(b"".join(pictures), b"".join(sound), tracks, holes)
+        tracks += trak(b"soun", list(map(len, sound)), count, _MP4A, 0, 0)
+    return Mould(b"".join(pictures), b"".join(sound), tracks)
 
 
 def draw_test_card(
@@ -2861,22 +2834,23 @@ def draw_test_card(
     seed: str,
     text: str,
     audio: bool,
-    tags: Tags = {},  # noqa: B006  (nobody changes it)
+    tags: Mapping[bytes, str],
 ) -> bytes:
     """An MP4 of exactly this size in pixels, as long as so many seconds and a picture.
 
     The same arguments give the same bytes.  Odd sizes are rounded down to even ones, as
-    4:2:0 needs; what no H.264 level holds is scaled down.
+    4:2:0 needs; what no H.264 level holds is scaled down.  The names of `tags` are iTunes':
+    nam, ART, cmt.
     """
-    too_large = width * height / 256 / _MAX_MACROBLOCKS
-    shrink = math.sqrt(max(1, too_large, max(width, height) ** 2 / 16800**2))
+    needed = max(width * height, max(width, height) ** 2 / 8) / 256  # as in sps
+    shrink = math.sqrt(max(1, needed / _MAX_MACROBLOCKS))
     width, height = (max(2, int(side / shrink) // 2 * 2) for side in (width, height))
     seconds = max(1, min(seconds, MAX_CLIP_SECONDS))
     mould = mould_of(width, height, seconds, audio)
     if sum(map(len, mould)) > _MOULD_BYTES:
         mould_of.cache_clear()  # of the others too: they are soon made again
     first = first_picture(canvas_of(width, height), seed, text)
-    # Tags in the manner of iTunes, which is what players show.
+    # In the manner of iTunes, which is what players show.
     ilst = box(
         b"ilst",
         *[
@@ -2887,12 +2861,11 @@ def draw_test_card(
     udta = box(b"udta", box(b"meta", 0, box(b"hdlr", 0, 0, b"mdirappl", bytes(9)), ilst))
     ftyp = box(b"ftyp", b"isom", 512, b"isomiso2avc1mp41")
     start = len(ftyp + mould.tracks + udta) + 16
-    numbers = (len(first), start, start + len(first) + len(mould.pictures))
-    tracks = bytearray(mould.tracks)
-    # Without sound there is no hole for the last one.
-    for hole, number in zip(mould.holes, numbers, strict=False):
-        tracks[hole : hole + 4] = number.to_bytes(4, "big")
-    moov = box(b"moov", bytes(tracks), udta)
+    tracks = mould.tracks
+    # In the order in which they were left open; without sound the last one is not there.
+    for number in (len(first), start, start + len(first) + len(mould.pictures)):
+        tracks = tracks.replace(_OPEN, number.to_bytes(4, "big"), 1)
+    moov = box(b"moov", tracks, udta)
     return ftyp + moov + box(b"mdat", first, mould.pictures, mould.sound)
 
 
@@ -2905,8 +2878,9 @@ def clip_of(job: Job, index: int) -> bytes:
     """
     outputs = job.plan.outputs
     if index >= outputs:
-        offer = f"({outputs} videos available)"
-        raise ApiError(400, f"Video index {index} out of range {offer}")
+        raise ApiError(
+            400, f"Video index {index} out of range ({outputs} videos available)"
+        )
     clip = job.plan.clip
     if isinstance(clip, str):
         try:
@@ -5759,7 +5733,7 @@ class VideoMock:
     def finish(
         self,
         job_id: str = "latest",
-        status: EndingName | Status = "completed",
+        status: str | Status = "completed",
         *,
         error: str | None = None,
     ) -> Json:
