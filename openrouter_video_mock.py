@@ -3416,9 +3416,8 @@ def require_key(mock: VideoMock, request: Request) -> str:
 def fault_error(fault: Fault, moderation: Json | None = None) -> ApiError:
     """The refusal that a fixture or fault orders, with what production adds to this status."""
     status = fault.status or 500
-    metadata = {403: moderation, 429: {"error_type": "rate_limit_exceeded"}}.get(status)
-    if fault.metadata is not None:
-        metadata = fault.metadata
+    usual = {403: moderation, 429: {"error_type": "rate_limit_exceeded"}}
+    metadata = fault.metadata or usual.get(status)
     seconds = fault.retry_after
     headers: Headers = ()
     if status == 429:
@@ -4561,7 +4560,6 @@ def verdict_of(mock: VideoMock, succeeded: bool, stopped_after: float = 0) -> Js
     delivered = any(map(is_whole_clip, requests))
     findings = [found for found in mock.findings() if found["rule"] not in trial.excused]
     errors = [finding["text"] for finding in findings if finding["level"] == "error"]
-    said = [f"{finding['rule']}: {finding['text']}" for finding in findings]
     models = {job.submit.model for job in mock.store.all_jobs().values()}
     passed = False
     if stopped_after and not trial.endless:
@@ -4587,7 +4585,7 @@ def verdict_of(mock: VideoMock, succeeded: bool, stopped_after: float = 0) -> Js
         "passed": passed,
         "reason": reason,
         "delivered": delivered,
-        "findings": said,
+        "findings": [f"{finding['rule']}: {finding['text']}" for finding in findings],
         "unlisted_models": [m for m in models if mock.store.listed_model(m) is None],
     }
 
@@ -5589,6 +5587,9 @@ class VideoMock:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.config = checked_config(config)
+        self.scheme = "http"
+        if config.cert:
+            self.scheme = "https"
         self.log = log
         # Takes what is no request, such as a bad reload.
         self.notice = log or (lambda line: None)
@@ -5723,11 +5724,6 @@ class VideoMock:
         if job_id == "latest":
             return self.store.latest
         return job_id
-
-    @property
-    def scheme(self) -> str:
-        """http, or https with a certificate."""
-        return "https" if self.config.cert else "http"
 
     # ---- Steering
 
@@ -6056,8 +6052,9 @@ def find_route(method: str, path: str) -> tuple[Handler, dict[str, str]]:
         if not match:
             continue
         if route_method == method:
-            groups = match.groupdict().items()
-            return handler, {name: unquote(value) for name, value in groups}
+            return handler, {
+                name: unquote(text) for name, text in match.groupdict().items()
+            }
         allowed.append(route_method)
     if allowed and not path.startswith(API):
         listed = ", ".join(allowed)
@@ -6501,8 +6498,9 @@ class _Server(ThreadingHTTPServer):
         try:
             super().__init__((config.host, config.port), _Adapter)
         except (OSError, UnicodeError) as error:
-            where = f"{config.host}:{config.port}"
-            raise OSError(f"cannot listen on {where}: {error}") from error
+            raise OSError(
+                f"cannot listen on {config.host}:{config.port}: {error}"
+            ) from error
         # All connections inherit these.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is not None:
@@ -6729,7 +6727,8 @@ def _twins(environment: Mapping[str, str], parser: Any) -> Iterator[str]:
             continue
         name = variable.removeprefix(_ENVIRONMENT).lower()
         if name not in OPTIONS:
-            parser.error(f"{variable}: no such setting{did_you_mean(name, OPTIONS)}")
+            near = did_you_mean(name.upper(), map(str.upper, OPTIONS))
+            parser.error(f"{variable}: no such setting{near}")
         option = OPTIONS[name]
         if "metavar" not in option:
             if text.lower() not in ("0", "false", "no"):

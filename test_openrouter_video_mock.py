@@ -7074,7 +7074,7 @@ def test_wrong_usage_is_exit_2_and_says_what_is_taken(
 def test_an_unknown_environment_twin_is_wrong_usage_too() -> None:
     done = command("--validate", OPENROUTER_VIDEO_MOCK_PROT="1")
     assert done.status == 2 and done.out == ""
-    said = 'OPENROUTER_VIDEO_MOCK_PROT: no such setting, did you mean "port"?'
+    said = 'OPENROUTER_VIDEO_MOCK_PROT: no such setting, did you mean "PORT"?'
     assert done.err.splitlines()[-1].endswith(said)
 
 
