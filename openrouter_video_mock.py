@@ -268,9 +268,9 @@ def _number_issues(schema: Json, value: float) -> Issues:
         return
     inclusive = "exclusive" not in schema
     for limit, size, sign, side in _LIMITS:
-        bound, origin = side * _MAX_SAFE_INTEGER, schema["type"]
-        if limit in schema:
-            bound, origin = schema[limit], "number"
+        bound, origin = schema.get(limit, side * math.inf), "number"
+        if limit not in schema and schema["type"] == "int":
+            bound, origin = side * _MAX_SAFE_INTEGER, "int"
         fits = side * value < side * bound or (inclusive and value == bound)
         if not fits:  # nor does NaN
             text = f"Too {size}: expected {origin} to be {sign}{'=' * inclusive}{bound}"
@@ -3756,7 +3756,7 @@ def refuse_chat(mock: VideoMock, request: Request) -> Response:
     require_key(mock, request)
     model = ""
     with contextlib.suppress(ValueError, TypeError, LookupError):
-        model = str(parse_json(request.body)["model"])
+        model = str(parse_json(request.body)["model"] or "")
     if not model:
         raise ApiError(400, "No models provided")
     if mock.store.listed_model(model) is None:
@@ -5222,7 +5222,7 @@ function requestCard(entry) {
   const marks = [
     ...entry.fault ? [["failed", "⚡ " + entry.fault]] : [],
     ...entry.closest ? [["failed", "no match"]] : [],
-    ..."upstream" in entry ? [["in_progress", "recorded"]] : [],
+    ...entry.upstream ? [["in_progress", "recorded"]] : [],
     ...marksOf(found),
   ];
   return card("request", String(entry.seq), look, head(look, String(entry.status ?? "closed"),
@@ -5572,6 +5572,7 @@ class VideoMock:
         self._additions = itertools.count(1)  # of fixtures; names those that have none
         started = _real_time() - _monotonic()
         self._clock = clock or (lambda: started + _monotonic())
+        self._resetting = threading.Lock()  # held while store and courier are replaced
         self._begin(load_fixtures(self.config))
         self.recorder = Recorder(self)
 
@@ -5631,7 +5632,9 @@ class VideoMock:
             note.hint = hint_for(request.method, request.path)
             raise
         note.route = handler.__name__
-        job_id = groups.get("job_id") or request.parameters.get("id", "")
+        job_id = groups.get("job_id", "")
+        if handler is get_generation:
+            job_id = request.parameters.get("id", "")
         job = self.store.find_job(job_id)
         if job is not None:
             note.job_id = job.id
@@ -5654,7 +5657,8 @@ class VideoMock:
             except ApiError as error:
                 submit = shown_body(request.body)
                 prompt = submit.get("prompt") if isinstance(submit, dict) else ""
-                ours = note.fixture or note.struck or error.status == 401
+                replaced = note.struck and note.struck.prevents
+                ours = note.fixture or replaced or error.status == 401
                 if ours or "mock:" in str(prompt):
                     raise
         note.job_id = job_id or None
@@ -5669,6 +5673,10 @@ class VideoMock:
     def close(self) -> None:
         """Let go of everybody who waits, and end deliveries."""
         self.stopping.set()
+        with self._resetting:
+            self._end()
+
+    def _end(self) -> None:  # self._resetting is held
         self.store.close()
         self.courier.stop()
 
@@ -5790,10 +5798,12 @@ class VideoMock:
         >>> mock.reset()["jobs"]
         0
         """
-        self.store.close()
-        self.courier.stop()
-        self._begin(self.store.loaded)
-        self.recorder.differences = []
+        with self._resetting:
+            self._end()
+            self._begin(self.store.loaded)
+            self.recorder.differences = []
+            if self.stopping.is_set():
+                self._end()
         return self.health()
 
     # ---- Looking
@@ -6177,6 +6187,8 @@ def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
         name = match[1].lower()
         value = match[2].rstrip(" \t")
         if name in headers:
+            if name == "authorization":
+                raise ApiError(400, f"More than one {name} header")
             value = f"{headers[name]}, {value}"
         headers[name] = value
     return headers

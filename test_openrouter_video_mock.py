@@ -7217,6 +7217,56 @@ def test_it_ends_when_standard_input_does() -> None:
         connect(origin)
 
 
+# ============ What must not come back
+
+
+def test_resets_from_everywhere_leave_no_thread_and_nobody_waiting() -> None:
+    before = set(threading.enumerate())
+    with MockServer(fixtures=[], callback_url="http://127.0.0.1:9/") as mock:
+
+        def reset(_: int) -> None:
+            for _ in range(10):
+                submit(mock)
+                mock.reset()
+                mock.advance(0)
+
+        in_parallel(4, reset)
+    assert eventually(lambda: set(threading.enumerate()) <= before)
+
+
+def test_a_reset_after_the_stop_starts_nothing() -> None:
+    before = set(threading.enumerate())
+    mock = MockServer(fixtures=[]).start()
+    mock.stop()
+    mock.reset()
+    mock.advance(1)
+    assert mock.requests(wait=PATIENCE, count=3) == [], "at once"
+    assert eventually(lambda: set(threading.enumerate()) <= before)
+
+
+def test_an_id_in_the_query_of_a_submit_names_no_job(mock: MockServer) -> None:
+    job_id = submit(mock)
+    body = {"model": 1, "provider": None}
+    reply = call(mock, "POST", f"/api/v1/videos?id={job_id}", body)
+    assert reply.status == 400
+    assert mock.requests(job_id=job_id)[-1]["status"] == 202
+    assert all(finding["requests"] != [2] for finding in mock.findings(job_id=job_id))
+
+
+def test_a_doubled_key_is_refused(mock: MockServer) -> None:
+    head = b"GET /api/v1/credits HTTP/1.1\r\nHost: a\r\n"
+    key = b"Authorization: Bearer x\r\n"
+    with connect(mock) as client:
+        client.sendall(head + key + key + b"\r\n")
+        assert b"400" in client.recv(65_536).split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("factor", [1e300, 2**53])
+def test_a_number_has_no_bound_but_its_own(factor: float) -> None:
+    body = json.dumps(veo(upscale_factor=factor)).encode()
+    assert ovm.parse_video_request(body).shape.upscale_factor == factor
+
+
 # ============ Docs
 
 
