@@ -1923,7 +1923,7 @@ class Job(NamedTuple):
 
     id: str
     submit: VideoRequest  # shortened, its body in `request`
-    request: bytes  # the body, as kept_body_of keeps it
+    request: bytes  # its kept_body
     model: Model
     plan: Plan
     fixture: str | None
@@ -2023,7 +2023,7 @@ class Note:
     hint: str | None = None  # where a request that missed the API was meant to go
     closest: list[Json] | None = None
     status: int | None = None  # None: the connection was closed without an answer
-    retry_after: int | None = None  # seconds, as answered
+    retry_after = 0  # seconds, as answered; 0: nothing was said of it
     # Whether the whole answer left the socket; None: not over
     delivered: bool | None = None
     struck: Fault | None = None
@@ -2033,7 +2033,7 @@ class Note:
     ms = 0.0
     seq = 0
     time = 0.0
-    body: bytes | None = None  # as kept_body_of keeps it
+    body = b""  # the kept_body of a submit that made a job
 
 
 class Wanted(NamedTuple):
@@ -2072,34 +2072,31 @@ class Store:
         self._clock = clock
         self._offset = 0.0  # what `advance` has added to the clock
         self._lock = threading.Lock()  # guards every field below; some may be read without
-        self._jobs = OrderedDict[str, Job]()  # by id, the oldest first
+        self.jobs_by_id = OrderedDict[str, Job]()  # the oldest first
         self.latest = "latest"  # id of the newest, once there is one
-        self._open = set[str]()  # ids of those that are not settled
-        # Heap of (end, id): each end in sight that an open job has, or had before it was put
-        # off; the last entry is no job's.
+        # Heap of (end, id): each end in sight that a job has, or had before it was put off, and
+        # that is not settled; the last entry is no job's.
         self._ends: list[tuple[float, str]] = [(math.inf, "")]
         self._ended: list[Job] = []  # settled ones that have a callback, until `take_ended`
         self._spent = Counter[str]()  # USD of settled jobs, by label of the key
         self._journal: dict[int, Request] = {}  # by seq, without gaps
-        self._seq = 0
+        self.last_seq = 0
         self._came = threading.Condition(self._lock)  # a request that somebody waits for
         # What is wanted, by whom (a thread), and what of that there is.
         self._waits: dict[Wanted, dict[int, list[Request]]] = {}
         self._closed = False
-
-        @functools.lru_cache(_MAX_SCOPES + config.max_jobs)
-        def counts_of(scope: str) -> Counts:
-            return Counter()  # the same one for the same scope
-
-        self._counts_of = counts_of
+        # The counters of a scope, the same ones each time.
+        most = _MAX_SCOPES + config.max_jobs
+        self._counts_of = functools.lru_cache(most)(lambda scope: Counter[Any]())
         self.hits: Counts = Counter()  # over all scopes
         # The server's; never changed in place.
         self.faults = [fault_from_json(fault) for fault in config.fault]
         self._added: list[Fixture] = []
         if config.trial:  # every submit takes its course
             course = {"match": {}, **TRIALS[config.trial].course}
-            name = f"trial:{config.trial}"
-            self._added.append(fixture_from_json(course, "trial", name, None))
+            self._added.append(
+                fixture_from_json(course, "trial", f"trial:{config.trial}", None)
+            )
         self._install()
 
     def _install(self) -> None:  # self._lock is held, or nobody else knows the store yet
@@ -2115,14 +2112,6 @@ class Store:
             self._closed = True
             self._came.notify_all()
 
-    def totals(self) -> dict[str, int]:
-        """How much there is, for the health check."""
-        return {
-            "jobs": len(self._jobs),
-            "requests": self._seq,
-            "fixtures": len(self.fixtures),
-        }
-
     # ---- Clock
 
     def now(self) -> float:  # with the lock or without: it reads one number
@@ -2134,10 +2123,10 @@ class Store:
             first_at = self.now() - since + POLL_SECONDS
             self._offset += seconds
             polls = int(self._offset // POLL_SECONDS - passed)
-            for job_id in self._open:
-                job = self._jobs[job_id]
-                ends_at = end_after(job, polls, first_at)
-                self._put(job._replace(advanced=job.advanced + polls, ends_at=ends_at))
+            for job in self.jobs_by_id.values():
+                if job.ends_at > first_at:  # else it ends before the first of them
+                    ends_at = end_after(job, polls, first_at)
+                    self._put(job._replace(advanced=job.advanced + polls, ends_at=ends_at))
 
     # ---- Fixtures and models
 
@@ -2218,17 +2207,17 @@ class Store:
     ) -> list[Json]:  # self._lock is held
         misses = [
             near_miss_to_wire(fixture, list(differences(fixture, submit, context, counts)))
-            for fixture in sorted(self.fixtures, key=lambda fixture: fixture.built_in)
+            for fixture in self.fixtures
             if not fixture.built_in or "mock:" in submit.prompt
         ]
-        misses.sort(
+        return sorted(
+            misses,
             key=lambda miss: (
                 not miss["held"],
                 len(miss["differences"]),
                 -len(miss["held"]),
-            )
-        )
-        return misses[:3]
+            ),
+        )[:3]
 
     # ---- Faults
 
@@ -2266,31 +2255,28 @@ class Store:
     def add_job(self, job: Job) -> None:
         with self._lock:
             self._settle()
-            self._jobs[job.id] = job
+            self.jobs_by_id[job.id] = job
             self.latest = job.id
-            self._open.add(job.id)
             if job.ends_at < math.inf:
                 heapq.heappush(self._ends, (job.ends_at, job.id))
-            if len(self._jobs) > self.config.max_jobs:
-                forgotten, _ = self._jobs.popitem(last=False)
-                self._open.discard(forgotten)
+            if len(self.jobs_by_id) > self.config.max_jobs:
+                self.jobs_by_id.popitem(last=False)
 
     def _put(self, job: Job) -> None:  # self._lock is held
-        if job.ends_at != self._jobs[job.id].ends_at:
+        if job.ends_at != self.jobs_by_id[job.id].ends_at:
             heapq.heappush(self._ends, (job.ends_at, job.id))
-        self._jobs[job.id] = job
+        self.jobs_by_id[job.id] = job
 
     def _settle(self) -> None:  # self._lock is held
         """Account for the jobs that have ended by now: what they cost, whom to tell."""
         now = self.now()
         while self._ends[0][0] <= now:
-            _, job_id = heapq.heappop(self._ends)
-            if job_id not in self._open:
-                continue
-            job = self._jobs[job_id]
-            if job.ends_at > now:
-                continue  # a poll has put it off
-            self._open.remove(job_id)
+            ends_at, job_id = heapq.heappop(self._ends)
+            job = self.jobs_by_id.get(job_id)
+            if job is None or job.ends_at != ends_at:
+                continue  # forgotten; put off or brought forward
+            if self._ends[0] == (ends_at, job_id):
+                continue  # put off, and back again: it is here twice
             if job.ending is Status.COMPLETED:
                 self._spent[job.key] += job.cost or 0  # type: ignore[assignment]
             if job.callback_url:
@@ -2303,13 +2289,9 @@ class Store:
             ended, self._ended = self._ended, []
             return ended, self._ends[0][0]
 
-    def find_job(self, job_id: str | None) -> Job | None:
-        """The job of this id, if it is known."""
-        return self._jobs.get(job_id or "")
-
     def job(self, job_id: str | None) -> Job:  # with the lock or without
         """The job of this id; looking is no poll.  ApiError 404 for none."""
-        job = self.find_job(job_id)
+        job = self.jobs_by_id.get(job_id or "")
         if job is None:
             raise ApiError(404, f"Job {job_id} not found")
         return job
@@ -2335,14 +2317,14 @@ class Store:
 
     def jobs(self, scope: str | None, offset: int, limit: int | None) -> list[Job]:
         with self._lock:
-            newest = reversed(self._jobs.values())
+            newest = reversed(self.jobs_by_id.values())
             wanted = (job for job in newest if scope in (None, job.scope))
             return page_of(wanted, limit, offset)
 
     def all_jobs(self) -> dict[str, Job]:
         """All jobs by id."""
         with self._lock:
-            return dict(self._jobs)
+            return dict(self.jobs_by_id)
 
     def finish(self, job_id: str | None, status: Status, error: str | None) -> Job:
         with self._lock:
@@ -2374,12 +2356,13 @@ class Store:
         """Write a request down in the journal, and tell those who wait for it."""
         note = request.note
         if len(request.body) > _SMALL_BODY:
-            request = request._replace(body=kept_body_of(request))
+            body = note.body or kept_body(request.body, shown_body(request.body))
+            request = request._replace(body=body)
         with self._lock:
-            self._seq += 1
-            note.seq, note.time = self._seq, self.now()
-            self._journal[self._seq] = request
-            self._journal.pop(self._seq - self.config.max_requests, None)
+            self.last_seq += 1
+            note.seq, note.time = self.last_seq, self.now()
+            self._journal[self.last_seq] = request
+            self._journal.pop(self.last_seq - self.config.max_requests, None)
             for wanted, waits in self._waits.items():
                 if wanted.takes(request):
                     for found in waits.values():
@@ -2388,7 +2371,7 @@ class Store:
 
     def newest_requests(self, since: int = 0) -> Iterator[Request]:
         """The journal, newest first, down to this seq; nothing is locked meanwhile."""
-        for seq in range(self._seq, since, -1):
+        for seq in range(self.last_seq, since, -1):
             request = self._journal.get(seq)
             if request is None:
                 return
@@ -2931,7 +2914,7 @@ _MAX_DONE = 1_000  # deliveries that are over and still listed
 class Delivery(NamedTuple):
     """One webhook on its way: what is sent, and what became of the attempts so far."""
 
-    number: int
+    number: int  # by which they are sorted
     job: Job
     body: bytes
     state: str = "pending"  # pending, delivered, failed, refused, dropped
@@ -2950,8 +2933,13 @@ def _webhook_event(job: Job) -> bytes:
         # As if it was long ago: an event has no signed URLs.
         **outcome_to_wire(job, math.inf, Links(job.origin)),
     }
-    kind = f"video.generation.{status}"
-    return to_json({"type": kind, "created_at": iso_time(job.ends_at), "data": data})
+    return to_json(
+        {
+            "type": f"video.generation.{status}",
+            "created_at": iso_time(job.ends_at),
+            "data": data,
+        }
+    )
 
 
 def iso_time(at: float) -> str:
@@ -3082,46 +3070,41 @@ class Courier:
                 lambda: self._stopped or sum(map(wanted, self._done)) >= count,
                 min(seconds, threading.TIMEOUT_MAX),
             )
-            known = filter(wanted, [*self._done, *self._pending.values()])
-            return sorted(known, key=lambda delivery: delivery.number)
+            return sorted(filter(wanted, [*self._done, *self._pending.values()]))
 
     def _run(self) -> None:
-        while not self._stopped:
-            for attempt in self._await_attempts():
-                if not self._threads.start(self._attempt, *attempt):
-                    self._attempt(*attempt)
-            for sock, deadline in list(self._sockets.items()):
-                if self._stopped or _monotonic() > deadline:
-                    shut_down(sock)
-
-    def _await_attempts(self) -> list[tuple[Delivery, float, Fault]]:
-        """Announce what has ended; the attempts that are due, or none after a second or news."""
-        attempts = []
         with self._changed:
-            ended, next_at = self._store.take_ended()
-            now = self._store.now()
-            for job in ended:
-                self._announce(job)
-            while self._due[0][0] <= now and self._under_way < MAX_UNDER_WAY:
-                due_at, number, fault = heapq.heappop(self._due)
-                delivery = self._pending.get(number)
-                if delivery is None:
-                    continue  # dropped
-                if fault is None:
-                    job = delivery.job
-                    drawn = self._store.draw_fault("webhook", job.scope, job)
-                    fault = drawn or Fault("webhook")
-                    due_at += fault.delay
-                if due_at > now:
-                    heapq.heappush(self._due, (due_at, number, fault))
+            while not self._stopped:
+                self._changed.wait(min(self._start_attempts(), 1.0))
+                for sock, deadline in list(self._sockets.items()):
+                    if self._stopped or _monotonic() > deadline:
+                        shut_down(sock)
+
+    def _start_attempts(self) -> float:  # self._changed is held
+        """Announce what has ended, start what is due; seconds until there is more to do."""
+        ended, next_at = self._store.take_ended()
+        now = self._store.now()
+        for job in ended:
+            self._announce(job)
+        while self._due[0][0] <= now and self._under_way < MAX_UNDER_WAY:
+            due_at, number, fault = heapq.heappop(self._due)
+            delivery = self._pending.get(number)
+            if delivery is None:
+                continue  # dropped
+            if fault is None:
+                job = delivery.job
+                drawn = self._store.draw_fault("webhook", job.scope, job)
+                fault = drawn or Fault("webhook")
+                due_at += fault.delay
+            if due_at <= now:
+                if self._threads.start(self._attempt, delivery, due_at, fault):
+                    self._under_way += 1
                     continue
-                self._under_way += 1
-                attempts.append((delivery, due_at, fault))
-            if self._under_way < MAX_UNDER_WAY:
-                next_at = min(next_at, self._due[0][0])
-            if not attempts and not self._stopped:
-                self._changed.wait(min(next_at - now, 1.0))
-        return attempts
+                due_at = now + 1  # there may be a thread then
+            heapq.heappush(self._due, (due_at, number, fault))
+        if self._under_way < MAX_UNDER_WAY:
+            next_at = min(next_at, self._due[0][0])
+        return next_at - now
 
     def _announce(self, job: Job) -> None:  # self._changed is held
         webhook, url = job.plan.webhook, job.callback_url
@@ -3129,8 +3112,11 @@ class Courier:
             delivery = Delivery(next(self._numbers), job, _webhook_event(job))
             if not may_deliver(url, self._config.callback_host):
                 host = urlsplit(url).hostname
-                cure = f"allow it with --callback-host {host}"
-                self._end(delivery, "refused", f"{host} is not loopback; {cure}")
+                self._end(
+                    delivery,
+                    "refused",
+                    f"{host} is not loopback; allow it with --callback-host {host}",
+                )
                 return
             self._put_off(delivery, job.ends_at + webhook.delay + index)
 
@@ -3139,8 +3125,7 @@ class Courier:
         heapq.heappush(self._due, (due_at, delivery.number, None))
         if len(self._pending) > self._config.max_jobs:
             oldest = next(iter(self._pending.values()))
-            reason = f"more than {self._config.max_jobs} were pending"
-            self._end(oldest, "dropped", reason)
+            self._end(oldest, "dropped", f"more than {self._config.max_jobs} were pending")
 
     def _end(
         self, delivery: Delivery, state: str, reason: str | None = None
@@ -3150,17 +3135,16 @@ class Courier:
         self._changed.notify_all()
 
     def _attempt(self, delivery: Delivery, due_at: float, fault: Fault) -> None:
+        # 1. Send it, unless a fault says otherwise.
         started = _monotonic()
         job, body = delivery.job, delivery.body
         headers = _webhook_headers(job, body, self._config.webhook_secret)
-        outcome: Json = {"at": round(self._store.now(), 3)}
-        if fault.label:
-            outcome["fault"] = fault.label
+        outcome: Json = {"at": round(self._store.now(), 3), "fault": fault.label or None}
         if fault.body is not None:
             body = fault.body
         if fault.close:
             outcome["error"] = "not sent"
-        elif fault.status is not None and fault.body is None:
+        elif fault.prevents and fault.body is None:
             outcome["status"] = fault.status
         else:
             try:
@@ -3170,28 +3154,25 @@ class Courier:
                 outcome["error"] = f"{type(error).__name__}: {error}"
             if fault.lost:
                 outcome["error"] = "answer lost"
+
+        # 2. See what becomes of the delivery.
         attempts = (*delivery.attempts, outcome)
+        failures = len(attempts)
         delivery = delivery._replace(headers=headers, attempts=attempts)
         # Reckoned from when it was due, so that one jump of the clock brings all attempts that
         # fall within it.
         over_at = due_at + _monotonic() - started
         with self._changed:
             self._under_way -= 1
-            if delivery.number in self._pending:  # else it was dropped
-                self._after_attempt(delivery, over_at)
+            if delivery.number not in self._pending:
+                pass  # dropped
+            elif "error" not in outcome and outcome["status"] // 100 == 2:
+                self._end(delivery, "delivered")
+            elif failures > len(BACKOFF):
+                self._end(delivery, "failed", f"no success in {failures} attempts")
+            else:
+                self._put_off(delivery, over_at + BACKOFF[failures - 1])
             self._changed.notify_all()
-
-    def _after_attempt(
-        self, delivery: Delivery, over_at: float
-    ) -> None:  # self._changed is held
-        """What becomes of a delivery whose latest attempt is over."""
-        failures, outcome = len(delivery.attempts), delivery.attempts[-1]
-        if 200 <= outcome.get("status", 0) < 300 and "error" not in outcome:
-            self._end(delivery, "delivered")
-        elif failures > len(BACKOFF):
-            self._end(delivery, "failed", f"no success in {failures} attempts")
-        else:
-            self._put_off(delivery, over_at + BACKOFF[failures - 1])
 
     def _send(self, url: str, body: bytes, headers: dict[str, str]) -> int:
         """POST, and the status of the answer."""
@@ -3272,19 +3253,13 @@ class Request(NamedTuple):
         return key.strip()
 
 
-def kept_body_of(request: Request, value: Any = None) -> bytes:
-    """What journal and job keep of the body, worked out once: a large one shortened, as JSON;
-    `value` is what it says, if that is known."""
-    if request.note.body is None:
-        body = request.body
-        if len(body) > _SMALL_BODY:
-            if value is None:
-                value = shown_body(body)
-            body = to_json(shorten(value))
-        if len(body) > 4 * _LONGEST_TEXT:
-            body = body[:_LONGEST_TEXT] + "… (cut)".encode()
-        request.note.body = body
-    return request.note.body
+def kept_body(body: bytes, value: Any) -> bytes:
+    """What journal and job keep of a body that says `value`: a large one shortened, as JSON."""
+    if len(body) > _SMALL_BODY:
+        body = to_json(shorten(value))
+    if len(body) > 4 * _LONGEST_TEXT:
+        body = body[:_LONGEST_TEXT] + "… (cut)".encode()
+    return body
 
 
 class Response(NamedTuple):
@@ -3470,6 +3445,7 @@ def create_video(mock: VideoMock, request: Request) -> Response:
     if mock.config.seconds:
         pace = Pace("seconds", mock.config.seconds)
     links = mock.links(request)
+    note.body = kept_body(request.body, submit.body)
     job = new_job(
         submit,
         model,
@@ -3477,7 +3453,7 @@ def create_video(mock: VideoMock, request: Request) -> Response:
         pace,
         mock.now(),
         submit.body.get("callback_url") or mock.config.callback_url,
-        request=kept_body_of(request, submit.body),
+        request=note.body,
         origin=links.origin,
         key=key,
         scope=scope,
@@ -3727,7 +3703,7 @@ def get_generation(mock: VideoMock, request: Request) -> Response:
     """The accounting record of a completed job; as production's, not there at the first lookup."""
     require_key(mock, request)
     job_id = request.parameters.get("id", "")
-    job = mock.store.find_job(job_id)
+    job = mock.store.jobs_by_id.get(job_id)
     interfere(mock, request, "generation", job)
     if (
         job is None
@@ -3909,14 +3885,9 @@ def _ask(url: str, request: Request, headers: dict[str, str]) -> tuple[Any, byte
         if request.note.route == "get_video_content" and answer.status in (200, 206):
             return answer, None
         with answer:
-            body = answer.read()
-        # Nothing came, and its head does not say that this is all.
-        if not body and answer.length is None:
-            raise http.client.HTTPException("an answer that broke off")
+            return answer, answer.read()
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or type(error).__name__
-        raise ApiError(502, f"The upstream could not be reached: {reason}") from None
-    return answer, body
+        raise ApiError(502, f"The upstream could not be reached: {error!r}") from None
 
 
 class Recorder:
@@ -3984,10 +3955,8 @@ class Recorder:
         # self._lock is held
         route = request.note.route
         status = answer.status
+        value = shown_body(body)
         kind = answer.headers.get("content-type", "")
-        value = None
-        with contextlib.suppress(ValueError):
-            value = parse_json(body)
         for text in differences_from_contract(route, status, kind, value):
             if text not in self.differences:
                 self.differences.append(text)
@@ -4190,14 +4159,18 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
             yield from _mistakes_in_submit(body, job)
         elif "form" in kind and not request.body.lstrip().startswith(b"{"):
             # As the OpenAI SDK sends it; JSON has this type from curl.
-            text = f"A submit came as {kind}: this API takes JSON; send application/json"
-            yield "not-json", text
+            yield (
+                "not-json",
+                f"A submit came as {kind}: this API takes JSON; send application/json",
+            )
     if (note.hint or "").startswith("did you mean"):
-        text = f"{request.method} {request.path} is no address of this API: {note.hint}"
-        yield "wrong-address", text
+        yield (
+            "wrong-address",
+            f"{request.method} {request.path} is no address of this API: {note.hint}",
+        )
     if note.route != "get_video_content":
         return
-    has_key = bool(request.headers.get("authorization"))
+    has_key = "authorization" in request.headers
     is_signed = "signature" in request.parameters
     if has_key and is_signed:
         yield (
@@ -4211,7 +4184,7 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
             "Content was asked for without the key (401): unsigned_urls need it; send it, or "
             "use the signed urls of the last poll",
         )
-    if note.status == 409 and note.shown in WAITING:
+    if note.shown in WAITING:
         yield (
             "downloaded-too-early",
             "Content was asked for before the job completed (409): poll until status completed",
@@ -4220,16 +4193,18 @@ def mistakes_in(request: Request, job: Job | None) -> Iterator[tuple[str, str]]:
 
 def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]]:
     # Production strips unknown top-level keys silently.
-    for key in [key for key in body if key not in _FIELDS]:
-        cure = _MISTAKEN_FIELDS.get(key, "".join(most_like(key, _FIELDS)))
-        text = f'"{key}" is no field of this API: it is dropped silently'
-        if job is not None:
-            text += " and the job billed"
-        if cure:
-            text += f'; use "{cure}"'
-        else:
-            text += "; leave it out, there is no such thing here"
-        yield "ignored-field", text
+    for key in body:
+        if key in _FIELDS:
+            continue
+        right = _MISTAKEN_FIELDS.get(key, "".join(most_like(key, _FIELDS)))
+        cure = "leave it out, there is no such thing here"
+        if right:
+            cure = f'use "{right}"'
+        yield (
+            "ignored-field",
+            f'"{key}" is no field of this API: it is dropped silently and the job billed; '
+            f"{cure}",
+        )
     if body.get("frame_images") and body.get("input_references"):
         yield (
             "references-dropped",
@@ -4240,8 +4215,7 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
 
     model = job.model
     shape = job.submit.shape
-    size = parse_size(shape.size or "")
-    if size and _contradicts(size, shape):
+    if _size_conflicts(shape):
         yield (
             "size-conflict",
             f"size {shape.size} wins over the resolution or aspect_ratio beside it; send one "
@@ -4259,15 +4233,19 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
     allowed = model.allowed_passthrough_parameters
     listed = ", ".join(allowed) or "none"
     for slug, options in body.get("provider", {}).get("options", {}).items():
-        for key in [key for key in options if key not in allowed]:
-            yield (
-                "unknown-option",
-                f"provider.options.{slug}.{key} is dropped: {model.id} passes on {listed}",
-            )
+        for key in options:
+            if key not in allowed:
+                yield (
+                    "unknown-option",
+                    f"provider.options.{slug}.{key} is dropped: {model.id} passes on {listed}",
+                )
 
 
-def _contradicts(size: tuple[int, int], shape: Shape) -> bool:
-    """Whether a size is another than what is asked for beside it, by more than rounding."""
+def _size_conflicts(shape: Shape) -> bool:
+    """Whether the size is another than what is asked for beside it, by more than rounding."""
+    size = parse_size(shape.size or "")
+    if size is None:
+        return False
     width, height = size
     short = _SHORT_SIDES.get(shape.resolution or "", min(size))
     ratio = shape.aspect_ratio or f"{width}:{height}"
@@ -4309,8 +4287,11 @@ def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator
 
     fetchable = job.plan.outputs and job.plan.unsigned_urls is None
     if told and job.ending is Status.COMPLETED and fetchable and not downloads:
-        text = "Completed, and no output was downloaded; it is kept for a day only"
-        yield "never-downloaded", text, told[:1]
+        yield (
+            "never-downloaded",
+            "Completed, and no output was downloaded; it is kept for a day only",
+            told[:1],
+        )
     by_index = defaultdict(list)
     for download in downloads:
         by_index[download.parameters.get("index") or "0"].append(download)
@@ -4355,9 +4336,7 @@ def _order_of(submit: Request) -> bytes:
     return to_json(body)
 
 
-def _mistakes_in_repeating(
-    requests: list[Request], jobs: Mapping[str, Job]
-) -> Iterator[Seen]:
+def _mistakes_in_repeating(requests: list[Request]) -> Iterator[Seen]:
     orders = [
         request._replace(body=_order_of(request))
         for request in requests
@@ -4365,17 +4344,15 @@ def _mistakes_in_repeating(
     ]
     for first, again in _again(orders, "body"):
         if first.note.delivered is False:
-            made = [jobs.get(submit.note.job_id or "") for submit in (first, again)]
-            cost = sum(job.cost or 0 for job in made if job)
             yield (
                 "paid-twice",
-                f"Submitted again after a lost answer: two jobs, ${cost:.2f}, both charged; do "
-                "not repeat a POST whose answer never came",
+                "Submitted again after a lost answer: two jobs, both charged; do not repeat a "
+                "POST whose answer never came",
                 [first, again],
             )
     for first, again in _again(requests, "method", "path"):
         waited = _seconds_between(first, again)
-        asked = first.note.retry_after or 0
+        asked = first.note.retry_after
         if waited < asked - 0.1:
             yield (
                 "retry-after-ignored",
@@ -4383,11 +4360,15 @@ def _mistakes_in_repeating(
                 "prolongs the limit; wait as long as it says",
                 [first, again],
             )
-    for first, again in _again(requests, "method", "url", "body"):
+    refused = [
+        request
+        for request in requests
+        if request.note.status in (400, 401, 402, 403, 413)
+        and request.note.route  # of what no handler took, the body is unknown
+    ]
+    for first, again in _again(refused, "method", "url", "body"):
         note = first.note
-        if not note.route:
-            continue  # of what no handler took, the body is unknown
-        if note.status == again.note.status and note.status in (400, 401, 402, 403, 413):
+        if note.status == again.note.status:
             yield (
                 "refusal-retried",
                 f"The same request again after a {note.status}, which it will get again: show "
@@ -4403,11 +4384,14 @@ def findings_of(mock: VideoMock) -> list[Finding]:
     courses = defaultdict(list)
     seen = list[Seen]()
     if requests and requests[0].note.seq > 1:
-        text = (
-            f"The journal has forgotten {requests[0].note.seq - 1} requests: what they showed "
-            "is missing; see --max-requests"
+        seen.append(
+            (
+                "journal-forgot",
+                f"The journal has forgotten {requests[0].note.seq - 1} requests: what they "
+                "showed is missing; see --max-requests",
+                [],
+            )
         )
-        seen.append(("journal-forgot", text, []))
     for request in requests:
         job = jobs.get(request.note.job_id or "")
         seen += [(rule, text, [request]) for rule, text in mistakes_in(request, job)]
@@ -4415,33 +4399,35 @@ def findings_of(mock: VideoMock) -> list[Finding]:
             courses[job.id].append(request)
     for key, course in courses.items():
         seen += _mistakes_in_course(jobs[key], course, mock.now())
-    seen += _mistakes_in_repeating(requests, jobs)
+    seen += _mistakes_in_repeating(requests)
     for delivery in mock.courier.deliveries():
         if delivery.state == "failed":
-            text = (
-                f"The webhook of {delivery.job.id} was not accepted in "
-                f"{len(delivery.attempts)} attempts: answer 2xx within 10 s, and do the work "
-                "afterwards"
+            seen.append(
+                (
+                    "webhook-unanswered",
+                    f"The webhook of {delivery.job.id} was not accepted in 5 attempts: answer "
+                    "2xx within 10 s, and do the work afterwards",
+                    courses[delivery.job.id][:1],
+                )
             )
-            seen.append(("webhook-unanswered", text, courses[delivery.job.id][:1]))
-    for text in mock.recorder.differences:
-        text += "; if production says so, the mock is wrong: tell its authors"
-        seen.append(("differs-from-mock", text, []))
+    cure = "if production says so, the mock is wrong: tell its authors"
+    for difference in mock.recorder.differences:
+        seen.append(("differs-from-mock", f"{difference}; {cure}", []))
 
     findings = []
     for rule, text, shown_by in seen:
         job_id = scope = None
         age = 0.0
-        if shown_by:
-            last = shown_by[-1]
+        for last in shown_by[-1:]:
             job_id = last.note.job_id
             scope = scope_of(last)
             age = round(mock.now() - last.note.time, 1)
         if job_id in jobs:
             scope = jobs[job_id].scope
         seqs = tuple(request.note.seq for request in shown_by)
-        so_far = rule in _SO_FAR
-        findings.append(Finding(rule, RULES[rule], text, job_id, seqs, scope, so_far, age))
+        findings.append(
+            Finding(rule, RULES[rule], text, job_id, seqs, scope, rule in _SO_FAR, age)
+        )
     return sorted(findings, key=lambda finding: finding.requests[-1:])
 
 
@@ -5604,7 +5590,7 @@ class VideoMock:
         del note.store  # the journal must not keep its own store, past a reset
         if self.log is not None:
             self.log(log_line(request))
-            job = self.store.find_job(note.job_id)
+            job = self.store.jobs_by_id.get(note.job_id or "")
             for rule, text in mistakes_in(request, job):
                 self.log(printable(f"         ! {rule}: {text}"))
         return response
@@ -5635,7 +5621,7 @@ class VideoMock:
         job_id = groups.get("job_id", "")
         if handler is get_generation:
             job_id = request.parameters.get("id", "")
-        job = self.store.find_job(job_id)
+        job = self.store.jobs_by_id.get(job_id)
         if job is not None:
             note.job_id = job.id
             note.fixture = job.fixture
@@ -5817,7 +5803,9 @@ class VideoMock:
         return {
             "status": "ok",
             "version": __version__,
-            **self.store.totals(),
+            "jobs": len(self.store.jobs_by_id),
+            "requests": self.store.last_seq,
+            "fixtures": len(self.store.fixtures),
             "catalogue": self.store.loaded.catalogue,
         }
 
