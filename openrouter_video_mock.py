@@ -2359,10 +2359,11 @@ class Store:
             body = note.body or kept_body(request.body, shown_body(request.body))
             request = request._replace(body=body)
         with self._lock:
-            self.last_seq += 1
-            note.seq, note.time = self.last_seq, self.now()
-            self._journal[self.last_seq] = request
-            self._journal.pop(self.last_seq - self.config.max_requests, None)
+            seq = note.seq = self.last_seq + 1
+            note.time = self.now()
+            self._journal[seq] = request
+            self._journal.pop(seq - self.config.max_requests, None)
+            self.last_seq = seq  # last, since it is read without the lock
             for wanted, waits in self._waits.items():
                 if wanted.takes(request):
                     for found in waits.values():
@@ -3860,11 +3861,13 @@ def _known(schema: Json, value: Any) -> Any:
     """Of an object those fields that are as the schema says, in its order; else the value."""
     if "properties" not in schema or not isinstance(value, dict):
         return value
-    return {
-        key: _known(field, value[key])
-        for key, field in schema["properties"].items()
-        if key in value and not any(issues_of(field, value[key]))
-    }
+    known: Json = {}
+    for key, field in schema["properties"].items():
+        if key in value:
+            part = _known(field, value[key])
+            if not any(issues_of(field, part)):
+                known[key] = part
+    return known
 
 
 def _ask(url: str, request: Request, headers: dict[str, str]) -> tuple[Any, bytes | None]:
@@ -3997,10 +4000,10 @@ class Recorder:
         }
         if "id" in fields:
             self._jobs[fields["id"]] = fixture
-        elif answer.status >= 400:
-            response = {"status": answer.status, "error": fields.get("error", {})}
+        elif "error" in fields:
+            response = {"status": answer.status, "error": fields["error"]}
             retry_after = answer.headers.get("retry-after", "")
-            if retry_after.isdecimal():
+            if re.fullmatch("[0-9]{1,9}", retry_after):
                 response["retryAfter"] = request.note.retry_after = int(retry_after)
             self._keep({**fixture, "response": response})
 
@@ -4018,13 +4021,15 @@ class Recorder:
     def _rewrite(self, value: Json, fields: Json, links: Links) -> None:
         # self._lock is held
         job_id = fields["id"]
-        if "polling_url" in fields:
-            value["polling_url"] = links.polling_url(job_id)
-        for index, _ in enumerate(fields.get("unsigned_urls", ())):
-            value["unsigned_urls"][index] = links.content_url(job_id, index)
         for index, url in enumerate(fields.get("urls", ())):
-            value["urls"][index] = f"{links.content_url(job_id, index)}&signature=recorded"
             self._signed[job_id, index] = url
+        if "polling_url" in value:
+            value["polling_url"] = links.polling_url(job_id)
+        # Even where they are not as the contract says: the key must not leave the mock.
+        for key, more in (("unsigned_urls", ""), ("urls", "&signature=recorded")):
+            if isinstance(value.get(key), list):
+                indexes = range(len(value[key]))
+                value[key] = [links.content_url(job_id, index) + more for index in indexes]
 
     def _keep(self, fixture: Json) -> None:  # self._lock is held
         video = fixture["response"].get("video", {})
@@ -4202,7 +4207,7 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
             cure = f'use "{right}"'
         yield (
             "ignored-field",
-            f'"{key}" is no field of this API: it is dropped silently and the job billed; '
+            f'"{key}" is no field of this API: it is dropped silently, and a job billed all the same; '
             f"{cure}",
         )
     if body.get("frame_images") and body.get("input_references"):
@@ -4333,7 +4338,7 @@ def _order_of(submit: Request) -> bytes:
     body = shown_body(submit.body)
     if isinstance(body, dict):  # of a huge one only the beginning is kept, as text
         body = {key: body[key] for key in body if key not in _NAMES_OF_A_TRY}
-    return to_json(body)
+    return json.dumps(body, sort_keys=True).encode()
 
 
 def _mistakes_in_repeating(requests: list[Request]) -> Iterator[Seen]:
@@ -4360,15 +4365,11 @@ def _mistakes_in_repeating(requests: list[Request]) -> Iterator[Seen]:
                 "prolongs the limit; wait as long as it says",
                 [first, again],
             )
-    refused = [
-        request
-        for request in requests
-        if request.note.status in (400, 401, 402, 403, 413)
-        and request.note.route  # of what no handler took, the body is unknown
-    ]
-    for first, again in _again(refused, "method", "url", "body"):
+    for first, again in _again(requests, "method", "url", "key", "body"):
         note = first.note
-        if note.status == again.note.status:
+        if note.route in ("", "get_key"):
+            continue  # of what no handler took, the body is unknown; keys may be tried
+        if note.status == again.note.status and note.status in (400, 401, 402, 403, 413):
             yield (
                 "refusal-retried",
                 f"The same request again after a {note.status}, which it will get again: show "
@@ -4379,19 +4380,17 @@ def _mistakes_in_repeating(requests: list[Request]) -> Iterator[Seen]:
 
 def findings_of(mock: VideoMock) -> list[Finding]:
     """All findings, in the order of the requests that show them."""
+    came = mock.store.last_seq
     requests = list(mock.store.newest_requests())[::-1]
+    forgotten = came - len(requests)
     jobs = mock.store.all_jobs()
     courses = defaultdict(list)
     seen = list[Seen]()
-    if requests and requests[0].note.seq > 1:
-        seen.append(
-            (
-                "journal-forgot",
-                f"The journal has forgotten {requests[0].note.seq - 1} requests: what they "
-                "showed is missing; see --max-requests",
-                [],
-            )
+    if forgotten > 0:
+        text = (
+            f"The journal has forgotten {forgotten} requests: what they showed is missing"
         )
+        seen.append(("journal-forgot", f"{text}; see --max-requests", []))
     for request in requests:
         job = jobs.get(request.note.job_id or "")
         seen += [(rule, text, [request]) for rule, text in mistakes_in(request, job)]
@@ -6055,7 +6054,10 @@ def hint_for(method: str, path: str) -> str:
 def describe_finding(finding: Json) -> str:
     """A finding in a line: "error abandoned: ... (requests 3, 5)"."""
     numbers = ", ".join(map(str, finding["requests"]))
-    return f"{finding['level']} {finding['rule']}: {finding['text']} (requests {numbers})"
+    line = f"{finding['level']} {finding['rule']}: {finding['text']}"
+    if numbers:
+        line += f" (requests {numbers})"
+    return line
 
 
 def is_control_path(path: str) -> bool:

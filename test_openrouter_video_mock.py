@@ -4749,7 +4749,7 @@ def timed_out(mock: MockServer) -> None:
             "error",
             begun(image_url="https://x.test/a.png"),
             [1],
-            '"image_url" is no field .* dropped silently .* billed; use "frame_images"',
+            '"image_url" is no field .* dropped silently, .* billed all the same; use "frame_images"',
         ),
         ("paid-twice", "error", calls(lost, lost), [1, 2], "two jobs, both charged"),
         (
@@ -5263,7 +5263,8 @@ def test_what_the_journal_has_forgotten_is_said() -> None:
         assert "--max-requests" in finding["text"]
     with MockServer(fixtures=[], max_requests=0) as mock:
         finished(mock)
-        assert mock.findings() == []
+        (finding,) = mock.findings()
+        assert finding["rule"] == "journal-forgot"
 
 
 def test_findings_come_in_the_order_of_the_requests_and_can_be_filtered(
@@ -7285,6 +7286,45 @@ def test_a_doubled_key_is_refused(mock: MockServer) -> None:
 def test_a_number_has_no_bound_but_its_own(factor: float) -> None:
     body = json.dumps(veo(upscale_factor=factor)).encode()
     assert ovm.parse_video_request(body).shape.upscale_factor == factor
+
+
+def test_another_key_after_a_401_is_no_repetition() -> None:
+    with MockServer(api_key=["good"], fixtures=[]) as mock:
+        for key in ("bad1", "bad2"):
+            post(mock, veo(), Authorization=f"Bearer {key}", X_Test_Id="t")
+        for _ in range(2):
+            call(mock, "GET", "/api/v1/key", Authorization="Bearer bad", X_Test_Id="t")
+        assert mock.findings(rule="refusal-retried") == []
+        for _ in range(2):
+            post(mock, veo(), Authorization="Bearer bad3", X_Test_Id="t")
+        assert len(mock.findings(rule="refusal-retried")) == 1
+
+
+def test_a_refusal_after_a_success_in_between_is_no_repetition(mock: MockServer) -> None:
+    broke = {"on": "submit", "status": 402, "times": 1}
+    for fault in (broke, None, broke):
+        if fault:
+            mock.add_fault(fault)
+        post(mock, veo())
+    assert mock.findings(rule="refusal-retried") == []
+
+
+def test_an_order_is_the_same_in_another_order_of_its_keys(mock: MockServer) -> None:
+    lost = veo(prompt="mock:lost-response")
+    for body in (lost, dict(reversed(lost.items()))):
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            post(mock, body)
+    assert [finding["rule"] for finding in mock.findings(rule="paid-twice")] == [
+        "paid-twice"
+    ]
+
+
+def test_without_a_journal_no_verdict_is_silent() -> None:
+    with MockServer(fixtures=[], max_requests=0) as mock:
+        submit(mock)
+        with pytest.raises(AssertionError, match="forgotten 1 requests") as failure:
+            mock.assert_no_findings()
+        assert "(requests )" not in str(failure.value)
 
 
 # ============ Docs
