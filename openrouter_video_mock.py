@@ -4207,8 +4207,8 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
             cure = f'use "{right}"'
         yield (
             "ignored-field",
-            f'"{key}" is no field of this API: it is dropped silently, and a job billed all the same; '
-            f"{cure}",
+            f'"{key}" is no field of this API: it is dropped silently, and a job billed all '
+            f"the same; {cure}",
         )
     if body.get("frame_images") and body.get("input_references"):
         yield (

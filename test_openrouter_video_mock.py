@@ -4749,7 +4749,7 @@ def timed_out(mock: MockServer) -> None:
             "error",
             begun(image_url="https://x.test/a.png"),
             [1],
-            '"image_url" is no field .* dropped silently, .* billed all the same; use "frame_images"',
+            '"image_url" is no field .* dropped silently, .*; use "frame_images"',
         ),
         ("paid-twice", "error", calls(lost, lost), [1, 2], "two jobs, both charged"),
         (
