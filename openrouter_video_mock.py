@@ -49,6 +49,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import functools
 import gc
 import hashlib
@@ -1831,8 +1832,6 @@ def _notes_on(fixture: Fixture) -> Iterator[str]:
     video = fixture.source.get("response", {}).get("video", {})
     if fixture.criteria.get("endpoint", "video") != "video":
         yield "answers another endpoint, passed over"
-    if "chaos" in fixture.source:
-        yield 'chaos has no effect here, see "faults"'
     if "url" in video and fixture.plan.clip is None:
         yield "url has no effect, the clip is a test card; see unsigned_urls, file, b64"
     if video.get("status") == "processing":
@@ -4645,15 +4644,7 @@ def fixture_to_wire(fixture: Fixture, matched: int) -> Json:
 
 
 # Of a note, in a journal's entry.
-_NOTED = (
-    "status",
-    "job_id",
-    "fixture",
-    "fault",
-    "error",
-    "hint",
-    "upstream",
-)
+_NOTED = ("status", "job_id", "fixture", "fault", "error", "hint", "upstream")
 _SECRET_HEADERS = {"authorization", "proxy-authorization", "cookie", "x-api-key"}
 
 
@@ -5557,7 +5548,7 @@ class VideoMock:
         self._additions = itertools.count(1)  # of fixtures; names those that have none
         started = _real_time() - _monotonic()
         self._clock = clock or (lambda: started + _monotonic())
-        self._resetting = threading.Lock()  # held while store and courier are replaced
+        self._replacing = threading.Lock()  # held while store, courier or server change
         self._begin(load_fixtures(self.config))
         self.recorder = Recorder(self)
 
@@ -5658,10 +5649,10 @@ class VideoMock:
     def close(self) -> None:
         """Let go of everybody who waits, and end deliveries."""
         self.stopping.set()
-        with self._resetting:
+        with self._replacing:
             self._end()
 
-    def _end(self) -> None:  # self._resetting is held
+    def _end(self) -> None:  # self._replacing is held
         self.store.close()
         self.courier.stop()
 
@@ -5783,7 +5774,7 @@ class VideoMock:
         >>> mock.reset()["jobs"]
         0
         """
-        with self._resetting:
+        with self._replacing:
             self._end()
             self._begin(self.store.loaded)
             self.recorder.differences = []
@@ -6485,6 +6476,14 @@ class _Server(ThreadingHTTPServer):
                 self.socket, server_side=True, do_handshake_on_connect=False
             )
 
+    def get_request(self) -> Any:
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno == errno.EMFILE:  # accepting would spin until one is free
+                self.mock.stopping.wait(0.05)
+            raise
+
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self.threads.start(self.finish_request, request, client_address):
             with contextlib.suppress(OSError):
@@ -6534,7 +6533,6 @@ class MockServer(VideoMock):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(Config(**settings))
-        self._starting = threading.Lock()
 
     def start(self) -> MockServer:
         """Listen and serve in a thread; OSError for a busy port, RuntimeError after `stop`.
@@ -6544,7 +6542,7 @@ class MockServer(VideoMock):
         """
         if self.stopping.is_set():
             raise RuntimeError("the mock has been stopped: make another one")
-        with self._starting:
+        with self._replacing:
             if self._server is None:
                 self._server = _Server(self)
                 self._thread = threading.Thread(
