@@ -7348,6 +7348,17 @@ def test_every_route_and_every_option_is_in_the_readme(mock: MockServer) -> None
         assert fixture["name"] in README
 
 
+def test_every_key_of_a_fault_and_a_fixture_is_in_the_readme() -> None:
+    faults = ovm.FAULT_SCHEMA["properties"]
+    for word in (*faults, *faults["on"]["enum"], *ovm.TRIALS):
+        assert f"`{word}`" in README, word
+    fixture = ovm.FIXTURE_SCHEMA["properties"]
+    video = fixture["response"]["properties"]["video"]["properties"]
+    inert = {"id", "url", "duration"}  # aimock's, without effect
+    for word in video.keys() - inert | {"name", "times", "lifecycle", "webhook"}:
+        assert f'"{word}"' in README, word
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
