@@ -5243,7 +5243,9 @@ function pathOf(kind) {
 function pageOf(kind, items, total) {
   const view = views[kind], words = wordsOf();
   if (isFiltered(kind)) {
-    const found = items.filter(item => JSON.stringify(item).toLowerCase().includes(words));
+    // Of keys without a value not even the name counts.
+    const textOf = item => JSON.stringify(item, (_, value) => value ?? undefined);
+    const found = items.filter(item => textOf(item).toLowerCase().includes(words));
     const chosen = found.filter(item => !view.look || view.lookOf(item) === view.look);
     const shown = chosen.slice(view.offset, view.offset + PAGE);
     return {found, shown, size: chosen.length};
@@ -5260,7 +5262,8 @@ function showList(kind, items, total, empty) {
   const {found, shown, size} = pageOf(kind, items, total);
   const most = items.length < total ? `the ${items.length} newest` : total;
   const amount = isFiltered(kind) ? `${size} of ${most}` : String(total || "");
-  write($(kind + "-count"), kind === "job" && shown.length ? `${amount} · ${bill(shown)}` : amount);
+  const cost = () => bill(shown) + (size > shown.length ? " on this page" : "");
+  write($(kind + "-count"), kind === "job" && shown.length ? `${amount} · ${cost()}` : amount);
   const counts = Object.groupBy(found, view.lookOf);
   const isAll = found.length === total || isFiltered(kind);
   const looks = view.looks.filter(look => counts[look] || look === view.look || !isAll);
@@ -5639,6 +5642,7 @@ class VideoMock:
                     raise
         note.job_id = job_id or None
         note.upstream = self.config.upstream
+        note.closest = None
         return self.recorder.pass_on(request, job_id)
 
     def report(self, error: BaseException) -> None:
