@@ -4377,6 +4377,14 @@ def test_an_empty_clip_and_an_end_without_reason_are_replayed_as_such(
         assert finished(mock, "silent")["status"] == "failed"
 
 
+def test_a_submit_that_is_passed_on_has_missed_no_fixture(tmp_path: Path) -> None:
+    mine = {"match": {"prompt": "rain"}}
+    with MockServer() as real, recording(tmp_path, real, fixtures=[mine]) as mock:
+        assert post(mock, veo(prompt="sun")).status == 202
+        (request,) = mock.requests()
+        assert request["upstream"] == real.url and request["closest"] is None
+
+
 def test_a_head_request_to_the_upstream_differs_from_nothing(tmp_path: Path) -> None:
     with serving() as real, recording(tmp_path, real) as mock:
         call(mock, "HEAD", f"{API}/videos/models")
