@@ -112,8 +112,8 @@ _monotonic = functools.partial(time.monotonic)
 # the mock is meant, `checked` makes one line of it that names the place.
 #
 # A field of Config is a keyword argument of MockServer, a flag of the command line and an
-# environment variable OPENROUTER_VIDEO_MOCK_<FLAG>.  To add a setting: a field and its line
-# in SETTINGS.
+# environment variable OPENROUTER_VIDEO_MOCK_<FLAG>.  To add a setting: a field, its line in
+# SETTINGS (its help with the default; a list of texts is `repeats`, no array), the README.
 
 Json = dict[str, Any]  # a JSON object
 Issues = Iterator[Json]  # what is wrong with a value
@@ -132,8 +132,6 @@ _JS_TYPES = {
     type(None): "null",
 }
 _JS_TYPE_OF = {"int": "number", "record": "object"}  # of these kinds; of others, the kind
-# Of files and folders: modification time and size; () = not there.
-Stamps = dict[str, tuple[int, ...]]
 
 
 class SetupError(ValueError):
@@ -373,8 +371,9 @@ class Config(NamedTuple):
     trial: str = ""
 
 
-# Per setting its schema; `repeats`: one value or several; `help` and `metavar` are for the
-# command line.
+# Per setting its schema; `repeats`: one value or several; `default`: passes though the rest
+# refuses it; `say`: what was expected, in words; `help`, `metavar` and `short` are for the
+# command line, where `trial`, a name here, is a switch.
 SETTINGS: dict[str, Json] = json.loads("""{
   "port": {"type": "int", "short": ["-p"], "minimum": 0, "maximum": 65535, "metavar": "PORT",
     "help": "port to listen on, 0 = any free one (default: 8080)"},
@@ -449,10 +448,12 @@ def checked_config(config: Config) -> Config:
 
 # ============ 2. Wire contract: Status, VideoRequest, ApiError, job_to_wire =================
 #
-# To accept a new field: a line in REQUEST_SCHEMA and, if anything reads it, a field of
-# VideoRequest or Shape.
+# To accept a new field: a line in REQUEST_SCHEMA.  If size or price depends on it, a field of
+# Shape by the same name, which is filled by itself; what else reads it finds it in the body.
 #
-# To add a status: a member of Status, and its line in ENDINGS, or in WAITING and status_at.
+# To add a status: a member of Status, its line in ENDINGS, and its name in the schemas of
+# fixtures (`status`), _METHODS (`finish`) and _CONTRACT ("failed"), and in the page.  One before
+# the end: WAITING and status_at, `polls` and `seconds` in Config and SETTINGS, `lifecycle`.
 
 API = "/api/v1"
 
@@ -1009,9 +1010,9 @@ def cost_of(shape: Shape, model: Model) -> float:
         if "cents" in sku:
             prices[sku] /= 100
 
-    # 1. What a price's name can say, and whether this request is like that.  What counts most
-    #    comes first: where seconds are billed, the sound, but where tokens are, that comes
-    #    last; of other resolutions, the one that is least like this.
+    # 1. What a price's name can say, and whether this request is like that; the weightiest
+    #    first.  Sound stands first for prices by the second, last for those by the token; of
+    #    the other resolutions, the farthest stands first.
     width, height = output_size(shape, model)
     short = min(width, height)
     *others, resolution = sorted(
@@ -1118,13 +1119,17 @@ BUILT_IN_MODELS: list[Json] = json.loads("""[
 # or a refusal (a Fault without end).  One that aimock has for another endpoint takes none.  A
 # match is "the list of differences is empty", so what explains a near-miss is what decides.
 #
-# Files are read strictly: to add a key to a fixture, a line in FIXTURE_SCHEMA.  To add a kind of
-# fault: a line in FAULT_SCHEMA and one in FAULT_KINDS, a field of Fault, and what it does in
-# strike or spoilt.
+# Files are read strictly.  To add a key to a fixture: a line in FIXTURE_SCHEMA; below
+# response.video, a field of Plan by the same name; below match, its value in `differences`.  To
+# add a kind of fault: a line in FAULT_SCHEMA and one in FAULT_KINDS, a field of Fault, what it
+# does in strike or spoilt (to a webhook: in Courier._attempt), a row in the README.
 
 
 class Fault(NamedTuple):
-    """One thing that goes wrong on one route, and how often."""
+    """One thing that goes wrong on one route, and how often.
+
+    Of a webhook, `body` and `truncate` are of what is sent; `stall` does nothing.
+    """
 
     on: str  # a route, see FAULT_SCHEMA
     status: int | None = None  # answer with this instead of doing the work
@@ -1216,7 +1221,7 @@ class Fixture(NamedTuple):
     built_in: bool = False
 
 
-# In one scope: matches, by id or group of a fixture; tries to strike, by id of a fault.
+# In one scope: matches, by id or group of a fixture; requests that a fault looked at, by its id.
 Counts = Counter[Any]
 
 
@@ -1383,9 +1388,6 @@ def _prompt_test(value: Any, place: str) -> PromptTest:
         raise SetupError(f"{place}.regex: not a regular expression: {error}") from None
 
 
-# What is {} is known: prompts are read by _prompt_test, faults by fault_from_json; of aimock's
-# keys those in `match` never hold, those in `response` are of other endpoints, and the rest
-# has no effect.
 _PROMPT_SCHEMA: Json = json.loads("""{
   "type": "object",
   "say": "a string, or an object with equals, contains or regex",
@@ -1393,6 +1395,9 @@ _PROMPT_SCHEMA: Json = json.loads("""{
   "properties": {
     "equals": {"type": "string"}, "contains": {"type": "string"}, "regex": {"type": "string"}}
 }""")
+# What is {} is read elsewhere (prompt and userMessage by _prompt_test, faults by
+# fault_from_json) or is aimock's: in `match` it never holds, but turnIndex, which is passed over;
+# in `response` it is another endpoint's; the rest has no effect.
 FIXTURE_SCHEMA: Json = json.loads("""{
   "type": "object",
   "required": ["match"],
@@ -1638,13 +1643,16 @@ def model_from_json(value: Any, place: str) -> Model:
 
 # ---- Reading files
 
+# Of files and folders: modification time and size; () = not there.
+Stamps = dict[str, tuple[int, ...]]
+
 
 class Loaded(NamedTuple):
     """What the fixture files say."""
 
     fixtures: Sequence[Fixture]
     models: Sequence[Model]
-    checked: bool  # whether a listed model's limits are enforced
+    enforced: bool  # whether a listed model's limits are
     complete: bool  # whether a model that is not listed is unknown
     catalogue: str  # for the start: which models are checked
     notes: Sequence[str]  # for the log
@@ -1711,7 +1719,7 @@ def load_fixtures(config: Config) -> Loaded:
     return Loaded(
         fixtures=[fixture for part in parts for fixture in part.fixtures],
         models=sorted(models.values(), key=lambda model: -model.created),
-        checked=enforced,
+        enforced=enforced,
         complete=complete and enforced,
         catalogue=described,
         notes=[note for part in parts for note in part.notes],
@@ -1910,7 +1918,7 @@ RETENTION_SECONDS = 24 * 3600  # how long outputs are kept; production's is not 
 SELF_END_SECONDS = 1.0
 POLL_SECONDS = 10.0  # to a job paced by polls, so much of `advance` is one more poll
 _MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run for weeks
-# What takes every submit if no file was read.
+# What takes every submit if the files have no fixture.
 _SUCCESS = fixture_from_json({"match": {}}, "", "")
 
 # Good enough for a mock: 256 is no multiple of 62, so eight letters come a little more often.
@@ -1921,8 +1929,8 @@ class Job(NamedTuple):
     """One accepted submit.  Time points are unix seconds on the mock's clock."""
 
     id: str
-    submit: VideoRequest  # shortened, its body in `request`
-    request: bytes  # its kept_body
+    submit: VideoRequest  # shortened, without its body
+    body: bytes  # the submit's kept_body
     model: Model
     plan: Plan
     fixture: str | None
@@ -2059,9 +2067,10 @@ class Wanted(NamedTuple):
 class Store:
     """Everything about one mock that changes but its deliveries, behind one lock.
 
-    A reset makes another one: what is in flight goes on in the old one, which nobody sees any
-    more.  What goes in and out is frozen: a reader holds a snapshot that nobody can change
-    under it.  Nothing here blocks while the lock is held.
+    A reset makes another one: a submit in flight still lands in the old one, which nobody sees
+    any more, and so does its line in the journal.  What goes in and out is frozen: a reader
+    holds a snapshot that nobody can change under it.  Nothing here blocks while the lock is
+    held.
     Methods that VideoMock has by the same name are described there.
     """
 
@@ -2859,45 +2868,6 @@ def draw_test_card(
     return ftyp + moov + box(b"mdat", first, mould.pictures, mould.sound)
 
 
-def clip_of(job: Job, index: int) -> bytes:
-    """What output `index` of a job is downloaded as.
-
-    The fixture's own, else a test card in the job's shape.  A request with a seed gets the same
-    bytes again; without one the colours, and the title, are the job's own.  ApiError 400 for an
-    output that the job never has.
-    """
-    outputs = job.plan.outputs
-    if index >= outputs:
-        raise ApiError(
-            400, f"Video index {index} out of range ({outputs} videos available)"
-        )
-    clip = job.plan.clip
-    if isinstance(clip, str):
-        try:
-            with open(clip, "rb") as file:
-                return file.read()
-        except OSError:
-            raise ApiError(502) from None  # it has gone since the fixture was read
-    if clip is not None:
-        return clip
-    submit, model = job.submit, job.model
-    name = job.id
-    if submit.seed is not None:
-        name = f"seed {submit.seed}"
-    if outputs > 1:
-        name += f" ({index + 1} of {outputs})"
-    width, height = output_size(submit.shape, model)
-    return draw_test_card(
-        width,
-        height,
-        duration_of(submit.shape, model),
-        seed=name,
-        text=submit.prompt,
-        audio=has_audio(submit.shape, model),
-        tags={b"nam": name, b"ART": submit.model, b"cmt": submit.prompt},
-    )
-
-
 # ============ 7. Webhooks: event, signature, delivery =======================================
 #
 # docs: cookbook/video-generation-webhooks, read 2026-08, and one live capture.  What is not
@@ -3319,11 +3289,6 @@ def range_response(request: Request, clip: bytes) -> Response:
     return Response(status, clip[part.start : part.stop], headers)
 
 
-def _first(values: str) -> str:
-    # of a forwarded header: the first value that is not empty
-    return values.strip(", ").partition(",")[0].strip()
-
-
 @functools.lru_cache(maxsize=1024)
 def key_label(api_key: str) -> str:
     """What a key is called wherever it is shown: never by itself."""
@@ -3413,6 +3378,7 @@ def spoilt(response: Response, note: Note) -> Response:
         return _DROPPED
     if fault.body is not None:
         kind = ("Content-Type", fault.content_type)
+        # Its own content type instead of the first header.
         response = response._replace(body=fault.body, headers=(kind, *response.headers[1:]))
     if fault.stall is not None:
         return response._replace(truncate=fault.stall, stall=fault.delay or math.inf)
@@ -3453,7 +3419,7 @@ def create_video(mock: VideoMock, request: Request) -> Response:
         pace,
         mock.now(),
         submit.body.get("callback_url") or mock.config.callback_url,
-        request=note.body,
+        body=note.body,
         origin=links.origin,
         key=key,
         scope=scope,
@@ -3471,7 +3437,7 @@ def create_video(mock: VideoMock, request: Request) -> Response:
 
 
 def _acceptable(mock: VideoMock, request: Request) -> tuple[VideoRequest, Model]:
-    """What a submit asks for, and of which model, if that can do it."""
+    """What a submit asks for, and of which model, if that can do it; edited files come first."""
     read = parse_video_request
     if len(request.body) <= _SMALL_BODY:
         read = _remembered_request
@@ -3484,7 +3450,7 @@ def _acceptable(mock: VideoMock, request: Request) -> tuple[VideoRequest, Model]
     if model is None:
         raise ApiError(400, f"{shorten(submit.model)} is not a valid model ID")
     check_references(submit.body)
-    if mock.store.loaded.checked:
+    if mock.store.loaded.enforced:
         check_against_catalogue(submit, model)
     if "previous_job_id" in submit.body and model in mock.store.loaded.models:
         raise ApiError(400, f"{model.canonical_slug} does not support previous_job_id")
@@ -3517,6 +3483,45 @@ def get_video(mock: VideoMock, request: Request, job_id: str) -> Response:
     now = mock.now()
     request.note.shown = status_at(job, now)
     return json_response(job_to_wire(job, now, mock.links(request)))
+
+
+def clip_of(job: Job, index: int) -> bytes:
+    """What output `index` of a job is downloaded as.
+
+    The fixture's own, else a test card in the job's shape.  A request with a seed gets the same
+    bytes again; without one the colours, and the title, are the job's own.  ApiError 400 for an
+    output that the job never has.
+    """
+    outputs = job.plan.outputs
+    if index >= outputs:
+        raise ApiError(
+            400, f"Video index {index} out of range ({outputs} videos available)"
+        )
+    clip = job.plan.clip
+    if isinstance(clip, str):
+        try:
+            with open(clip, "rb") as file:
+                return file.read()
+        except OSError:
+            raise ApiError(502) from None  # it has gone since the fixture was read
+    if clip is not None:
+        return clip
+    submit, model = job.submit, job.model
+    name = job.id
+    if submit.seed is not None:
+        name = f"seed {submit.seed}"
+    if outputs > 1:
+        name += f" ({index + 1} of {outputs})"
+    width, height = output_size(submit.shape, model)
+    return draw_test_card(
+        width,
+        height,
+        duration_of(submit.shape, model),
+        seed=name,
+        text=submit.prompt,
+        audio=has_audio(submit.shape, model),
+        tags={b"nam": name, b"ART": submit.model, b"cmt": submit.prompt},
+    )
 
 
 def get_video_content(mock: VideoMock, request: Request, job_id: str) -> Response:
@@ -4104,7 +4109,8 @@ def _recorded_match(submit: VideoRequest) -> Json:
 # answered.  Each rule is a mistake that real clients make; its text is one sentence that says
 # what was seen, why it matters in production, and what to do.
 #
-# To add a rule: a row in RULES, a place below that sees it, its line in the README.
+# To add a rule: a row in RULES (in _SO_FAR, if a later request may settle it), a place below
+# that sees it, its name in the README.
 
 RULES: dict[str, str] = json.loads("""{
   "journal-forgot": "note", "ignored-field": "error", "paid-twice": "error",
@@ -4258,10 +4264,12 @@ def _size_conflicts(shape: Shape) -> bool:
     return max(map(abs, deviations)) > 0.05
 
 
-def _mistakes_in_course(job: Job, course: list[Request], now: float) -> Iterator[Seen]:
+def _mistakes_about_job(job: Job, requests: list[Request], now: float) -> Iterator[Seen]:
     """What all requests about one job show."""
-    downloads = [request for request in course if request.note.route == "get_video_content"]
-    asked = [request for request in course if request.note.route != "get_video_content"]
+    downloads = [
+        request for request in requests if request.note.route == "get_video_content"
+    ]
+    asked = [request for request in requests if request.note.route != "get_video_content"]
     told = [
         poll
         for poll in asked
@@ -4322,8 +4330,7 @@ def _seconds_between(first: Request, again: Request) -> float:
 
 
 def _again(requests: Iterable[Request], *fields: str) -> Iterator[tuple[Request, Request]]:
-    """Each request with its scope's next one that is alike in these fields, if that was sent
-    after the answer."""
+    """Requests with their scope's next that is alike in these fields, sent after the answer."""
     before: dict[Any, Request] = {}
     for request in requests:
         key = (scope_of(request), *[getattr(request, field) for field in fields])
@@ -4367,7 +4374,7 @@ def _mistakes_in_repeating(requests: list[Request]) -> Iterator[Seen]:
     for first, again in _again(requests, "method", "url", "key", "body"):
         note = first.note
         if note.route in ("", "get_key"):
-            continue  # of what no handler took, the body is unknown; keys may be tried
+            continue  # of what no handler took, the body is unknown; a key may be asked about again
         if note.status == again.note.status and note.status in (400, 401, 402, 403, 413):
             yield (
                 "refusal-retried",
@@ -4383,7 +4390,7 @@ def findings_of(mock: VideoMock) -> list[Finding]:
     requests = list(mock.store.newest_requests())[::-1]
     forgotten = came - len(requests)
     jobs = mock.store.all_jobs()
-    courses = defaultdict(list)
+    by_job = defaultdict(list)
     seen = list[Seen]()
     if forgotten > 0:
         text = (
@@ -4394,9 +4401,9 @@ def findings_of(mock: VideoMock) -> list[Finding]:
         job = jobs.get(request.note.job_id or "")
         seen += [(rule, text, [request]) for rule, text in mistakes_in(request, job)]
         if job is not None and request.method != "HEAD":
-            courses[job.id].append(request)
-    for key, course in courses.items():
-        seen += _mistakes_in_course(jobs[key], course, mock.now())
+            by_job[job.id].append(request)
+    for key, about_it in by_job.items():
+        seen += _mistakes_about_job(jobs[key], about_it, mock.now())
     seen += _mistakes_in_repeating(requests)
     for delivery in mock.courier.deliveries():
         if delivery.state == "failed":
@@ -4405,7 +4412,7 @@ def findings_of(mock: VideoMock) -> list[Finding]:
                     "webhook-unanswered",
                     f"The webhook of {delivery.job.id} was not accepted in 5 attempts: answer "
                     "2xx within 10 s, and do the work afterwards",
-                    courses[delivery.job.id][:1],
+                    by_job[delivery.job.id][:1],
                 )
             )
     cure = "if production says so, the mock is wrong: tell its authors"
@@ -4435,8 +4442,8 @@ def findings_of(mock: VideoMock) -> list[Finding]:
 # knowledge of the client: does it tell the truth, that is, does it succeed exactly if a whole
 # clip was delivered to it; and does it reach what a patient client can reach?
 #
-# To add a trial: a row of TRIALS, which is a fixture without its match, and its line in the
-# README.
+# To add a trial: a row of TRIALS, whose course is a fixture without its match, and its name in
+# the README, with their number.
 
 
 class Trial(NamedTuple):
@@ -4583,7 +4590,7 @@ def job_to_control(job: Job, now: float, deliveries: Iterable[Delivery]) -> Json
     status = status_at(job, now)
     pace = job.pace
     plan = job.plan
-    request = shown_body(job.request)
+    request = shown_body(job.body)
     if isinstance(request, dict):  # without what production strips
         request = {k: v for k, v in request.items() if k in _FIELDS}
     spans = {status.value: span for status, span in zip(WAITING, pace.spans, strict=True)}
@@ -5516,7 +5523,8 @@ watch();
 # ============ 14. The mock and its routes: VideoMock, ROUTES, find_route ====================
 #
 # To add a route: a handler in section 9 or 13, or for the control API a method of VideoMock,
-# which has a line in _METHODS; a line in ROUTES, a line in the README.  First match wins.
+# which has a line in _METHODS; a line in ROUTES, a line in the README.  First match wins.  For
+# one that a fault may strike: `interfere`, and its word in FAULT_SCHEMA's `on`.
 
 Handler = Callable[..., Any]  # answers a Response; a method of VideoMock, JSON
 Say = Callable[[str], None]  # takes a line of text
@@ -5527,9 +5535,10 @@ _NEVER_PASSED_ON = ("answer_preflight", "refuse_chat")  # to the upstream
 class VideoMock:
     """The mock without a socket: Request in, Response out.  Two of them share nothing.
 
-    SetupError for a bad setting or fixture.  `log` takes one line per request; `clock` gives
-    unix seconds and must not go back.  Its methods speak of jobs, requests and deliveries in
-    the dicts that the control API sends; what they hand out is a copy.
+    SetupError for a bad setting or fixture.  `log` takes a line per request of the API, and
+    one per mistake that it shows; `clock` gives unix seconds and must not go back.  Its methods
+    speak of jobs, requests and deliveries in the dicts that the control API sends; what they
+    hand out is a copy.
     """
 
     def __init__(
@@ -5551,7 +5560,9 @@ class VideoMock:
         self._additions = itertools.count(1)  # of fixtures; names those that have none
         started = _real_time() - _monotonic()
         self._clock = clock or (lambda: started + _monotonic())
-        self._replacing = threading.Lock()  # held while store, courier or server change
+        self._replacing = (
+            threading.Lock()
+        )  # held while store and courier, or a server, begin
         self._begin(load_fixtures(self.config))
         self.recorder = Recorder(self)
 
@@ -5668,14 +5679,14 @@ class VideoMock:
         if not origin:
             get = request.headers.get
             host = get("host", "localhost")
-            forwarded = _first(get("x-forwarded-host", ""))
+            forwarded = _first_value(get("x-forwarded-host", ""))
             if re.fullmatch(_HOST, forwarded):
                 host = forwarded
             elif forwarded:
                 request.note.hint = (
                     f"X-Forwarded-Host {forwarded!r} cannot be a host, passed over"
                 )
-            scheme = _first(get("x-forwarded-proto", self.scheme)).lower()
+            scheme = _first_value(get("x-forwarded-proto", self.scheme)).lower()
             if scheme != "https":
                 scheme = "http"
             origin = f"{scheme}://{host}"
@@ -6046,6 +6057,11 @@ def hint_for(method: str, path: str) -> str:
     )
 
 
+def _first_value(values: str) -> str:
+    # of a forwarded header: the first that is not empty
+    return values.strip(", ").partition(",")[0].strip()
+
+
 def describe_finding(finding: Json) -> str:
     """A finding in a line: "error abandoned: ... (requests 3, 5)"."""
     numbers = ", ".join(map(str, finding["requests"]))
@@ -6137,7 +6153,9 @@ class Head(NamedTuple):
     length: int | None  # of the body; None = chunked
 
 
-_NO_HEAD = Head("", "", "", {}, False, False, 0)  # could be read
+_NO_HEAD = Head(
+    "", "", "", {}, False, False, 0
+)  # of a request whose head could not be read
 
 
 @functools.lru_cache(maxsize=256)  # who polls sends the same head again and again
@@ -6544,9 +6562,9 @@ class MockServer(VideoMock):
         >>> server = MockServer(port=0).start()
         >>> server.stop()
         """
-        if self.stopping.is_set():
-            raise RuntimeError("the mock has been stopped: make another one")
         with self._replacing:
+            if self.stopping.is_set():
+                raise RuntimeError("the mock has been stopped: make another one")
             if self._server is None:
                 self._server = _Server(self)
                 self._thread = threading.Thread(
@@ -6623,9 +6641,10 @@ def pytest_configure(config: Any) -> None:
 
 # ============ 16. Command line ==============================================================
 #
-# The parser is built from OPTIONS and COMMANDS.  Stdout carries one line, the URL; everything
-# else goes to stderr.  Exit status: 0 after SIGINT or SIGTERM, 1 with one line for what stops
-# the start, 2 for wrong usage.
+# The parser is built from OPTIONS.  Stdout carries what was asked for: the URL, the lines of the
+# trials, the verdict of --validate; all else goes to stderr.  Exit status: 0, also after SIGINT
+# or SIGTERM while serving; 1 for what stops the start, a failed or interrupted command; 2 for
+# wrong usage.
 
 _ENVIRONMENT = "OPENROUTER_VIDEO_MOCK_"
 COMMANDS: dict[str, Json] = json.loads("""{
@@ -6648,7 +6667,7 @@ COMMANDS: dict[str, Json] = json.loads("""{
     "help": "with --trial: write the verdicts as JSON"},
   "quiet": {"type": "boolean", "short": ["-q"], "help": "no line per request"},
   "verbose": {"type": "boolean", "short": ["-v"], "help": "a line for lost connections too"}
-}""")  # like SETTINGS, for what is no setting of a mock; `needs`: goes with this one only
+}""")  # what is no setting of a mock, and --trial; `needs`: goes with this one only
 COMMANDS["trial_only"]["enum"] = list(TRIALS)
 _EXAMPLES = f"""Every flag has a twin in the environment, such as {_ENVIRONMENT}PORT=9000;
 repeatable ones are separated by commas there, and {_ENVIRONMENT}FAULT is a JSON object or list.
