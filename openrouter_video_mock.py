@@ -2323,16 +2323,13 @@ class Store:
             counts["lookups"] += 1
             return counts["lookups"] > 1
 
-    def jobs(self, scope: str | None, offset: int, limit: int | None) -> list[Job]:
+    def jobs(
+        self, scope: str | None = None, offset: int = 0, limit: int | None = None
+    ) -> list[Job]:
         with self._lock:
             newest = reversed(self.jobs_by_id.values())
             wanted = (job for job in newest if scope in (None, job.scope))
             return page_of(wanted, limit, offset)
-
-    def all_jobs(self) -> dict[str, Job]:
-        """All jobs by id."""
-        with self._lock:
-            return dict(self.jobs_by_id)
 
     def finish(self, job_id: str | None, status: Status, error: str | None) -> Job:
         with self._lock:
@@ -4389,7 +4386,7 @@ def findings_of(mock: VideoMock) -> list[Finding]:
     came = mock.store.last_seq
     requests = list(mock.store.newest_requests())[::-1]
     forgotten = came - len(requests)
-    jobs = mock.store.all_jobs()
+    jobs = {job.id: job for job in mock.store.jobs()}
     by_job = defaultdict(list)
     seen = list[Seen]()
     if forgotten > 0:
@@ -4525,7 +4522,7 @@ def verdict_of(mock: VideoMock, succeeded: bool, stopped_after: float = 0) -> Js
     delivered = any(map(is_whole_clip, requests))
     findings = [found for found in mock.findings() if found["rule"] not in trial.excused]
     errors = [finding["text"] for finding in findings if finding["level"] == "error"]
-    models = {job.submit.model for job in mock.store.all_jobs().values()}
+    models = {job.submit.model for job in mock.store.jobs()}
     passed = False
     if stopped_after and not trial.endless:
         reason = f"still running after {stopped_after:g} s: stopped"
@@ -5786,6 +5783,8 @@ class VideoMock:
     def reset(self) -> Json:
         """Back to the state at start: jobs, journal, faults, added fixtures, counters, clock.
 
+        Who waits for a request or a webhook is let go.
+
         >>> mock.reset()["jobs"]
         0
         """
@@ -6256,7 +6255,7 @@ class _Adapter(socketserver.BaseRequestHandler):
         finally:
             turn.release()
 
-    def allow(self, seconds: float, ends: int = socket.SHUT_RD) -> None:
+    def allow(self, seconds: float, ends: int = socket.SHUT_RDWR) -> None:
         self.deadline = _monotonic() + seconds
         self.ends = ends
 
@@ -6321,7 +6320,7 @@ class _Adapter(socketserver.BaseRequestHandler):
 
     def send(self, data: bytes) -> None:
         for start in range(0, len(data), _BLOCK_BYTES):
-            self.allow(ANSWER_SECONDS, socket.SHUT_RDWR)
+            self.allow(ANSWER_SECONDS)
             self.request.sendall(data[start : start + _BLOCK_BYTES])
 
     def stall(self, seconds: float) -> None:
@@ -6340,11 +6339,11 @@ class _Adapter(socketserver.BaseRequestHandler):
 
     def read_head(self) -> Head:
         """The next head; RFC 9112, 2.2: empty lines before it are skipped."""
-        self.allow(IDLE_SECONDS, socket.SHUT_RDWR)
+        self.allow(IDLE_SECONDS)
         self.buffer = self.buffer.lstrip(b"\r\n")
         while not self.buffer:
             self.buffer = self.receive().lstrip(b"\r\n")
-        self.allow(REQUEST_SECONDS)
+        self.allow(REQUEST_SECONDS, socket.SHUT_RD)
         if self.buffer.startswith(b"\x16"):
             raise ApiError(400, "A TLS hello: this port speaks plain http only, see --cert")
         self.receive_until(b"\r\n", MAX_LINE_BYTES, 414)
@@ -6376,7 +6375,7 @@ class _Adapter(socketserver.BaseRequestHandler):
             return b""
         if (head.length or 0) > self.server.max_body_bytes:
             raise ApiError(413)
-        self.allow(REQUEST_SECONDS)
+        self.allow(REQUEST_SECONDS, socket.SHUT_RD)
         if "expect" in head.headers and not head.http_1_0:
             self.request.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         if head.length is None:
@@ -6577,8 +6576,10 @@ class MockServer(VideoMock):
 
     def stop(self) -> None:
         """Stop for good, leaving no thread; RuntimeError for what the mock itself did wrong."""
-        server = self._server
-        self._server = None
+        self.stopping.set()
+        with self._replacing:
+            server = self._server
+            self._server = None
         if server is not None and not self._thread.is_alive():
             server.socket.close()  # in a forked child, which has none of the threads
             return
@@ -6900,7 +6901,7 @@ def run_trials(settings: Json, commands: Json, tell: Say, say: Say) -> int:
         finally:
             over.set()
             pool.shutdown(cancel_futures=True)
-        json.dump(rows, report, indent=2)
+            json.dump(rows, report, indent=2)
     for model in {model for row in rows for model in row["unlisted_models"]}:
         tell(f"note: {model} is not in the catalogue; only trials accept it")
     failed = [row["trial"] for row in rows if not row["passed"]]

@@ -5620,6 +5620,13 @@ def test_what_keeps_a_trial_from_starting_is_one_line_and_exit_1(tmp_path: Path)
         assert command("--trial", *arguments) == (1, "", line)
 
 
+def test_a_report_of_trials_that_could_not_be_run_is_json(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    arguments = ["--trial", "--trial-only=failed", f"--report={report}", "--", "/no/such"]
+    assert command(*arguments).status == 1
+    assert json.loads(report.read_text(encoding="utf-8")) == []
+
+
 def test_a_report_that_cannot_be_written_is_one_line_and_exit_1(tmp_path: Path) -> None:
     arguments = ["--trial", "--trial-only=failed", f"--report={tmp_path}", "--", "false"]
     done = command(*arguments)
@@ -7332,6 +7339,47 @@ def test_without_a_journal_no_verdict_is_silent() -> None:
         with pytest.raises(AssertionError, match="forgotten 1 requests") as failure:
             mock.assert_no_findings()
         assert "(requests )" not in str(failure.value)
+
+
+def test_a_stop_during_the_start_leaves_nothing_behind() -> None:
+    before = set(threading.enumerate())
+    for turn in range(100):
+        mock = MockServer(fixtures=[])
+
+        def begin_or_end(end: int, mock: MockServer = mock, turn: int = turn) -> None:
+            if end:
+                time.sleep(turn * 5e-6)
+                mock.stop()
+            else:
+                with contextlib.suppress(RuntimeError):  # stopped already
+                    mock.start()
+
+        in_parallel(2, begin_or_end)
+        with pytest.raises(RuntimeError, match="not running"):
+            print(mock.url)
+    assert eventually(lambda: set(threading.enumerate()) <= before)
+
+
+def test_a_download_that_stalls_over_tls_is_cut_short_and_no_tls_error(
+    certificate: tuple[str, str],
+) -> None:
+    cert, key = certificate
+    fault = {"on": "content", "stall": 2000, "delay": 0.05}
+    with MockServer(cert=cert, key=key, fault=fault, polls=(0, 0)) as mock:
+        port = int(mock.origin.rpartition(":")[2])
+        trusting = ssl.create_default_context(cafile=cert)
+        client = http.client.HTTPSConnection(
+            "localhost", port, context=trusting, timeout=PATIENCE
+        )
+        headers = {"Authorization": "Bearer x"}
+        with contextlib.closing(client):
+            client.request("POST", "/api/v1/videos", json.dumps(veo()), headers)
+            job_id = json.load(client.getresponse())["id"]
+            client.request("GET", f"/api/v1/videos/{job_id}", headers=headers)
+            assert json.load(client.getresponse())["status"] == "completed"
+            client.request("GET", f"/api/v1/videos/{job_id}/content", headers=headers)
+            with pytest.raises(http.client.IncompleteRead):
+                client.getresponse().read()
 
 
 # ============ Docs
