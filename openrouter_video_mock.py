@@ -883,6 +883,8 @@ def check_references(body: Json) -> None:
 
 def check_prompt(submit: VideoRequest, model: Model) -> None:
     """Refuse what has neither prompt nor image; some models need something else."""
+    if submit.prompt:
+        return
     inputs = set(submit.shape.references)
     if submit.shape.frames:
         inputs.add("image_url")
@@ -893,7 +895,7 @@ def check_prompt(submit: VideoRequest, model: Model) -> None:
     if model.id == "heygen/avatar-iv":
         enough = {"audio_url"}
         text = "avatar-iv requires a prompt (script) or an audio input reference"
-    if not submit.prompt and not inputs & enough:
+    if not inputs & enough:
         raise ApiError(400, text)
 
 
