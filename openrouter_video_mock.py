@@ -3135,7 +3135,7 @@ class Courier:
             self._under_way -= 1
             if delivery.number not in self._pending:
                 pass  # dropped
-            elif "error" not in outcome and outcome["status"] // 100 == 2:
+            elif "error" not in outcome and outcome.get("status", 0) // 100 == 2:
                 self._end(delivery, "delivered")
             elif failures > len(BACKOFF):
                 self._end(delivery, "failed", f"no success in {failures} attempts")
