@@ -1373,6 +1373,8 @@ def _prompt_test(value: Any, place: str) -> PromptTest:
     if isinstance(value, str):
         value = {"contains": value}
     checked(_PROMPT_SCHEMA, value, place)
+    if not value:
+        raise SetupError(f"{place}: give one of equals, contains, regex")
     if "equals" in value:
         text = value["equals"]
         return PromptTest(f"equal to {text!r}", text.__eq__)
@@ -4205,7 +4207,9 @@ def _mistakes_in_submit(body: Json, job: Job | None) -> Iterator[tuple[str, str]
     for key in body:
         if key in _FIELDS:
             continue
-        right = _MISTAKEN_FIELDS.get(key, "".join(most_like(key, _FIELDS)))
+        right = _MISTAKEN_FIELDS.get(key)
+        if right is None:
+            right = "".join(most_like(key, _FIELDS))
         cure = "leave it out, there is no such thing here"
         if right:
             cure = f'use "{right}"'
@@ -5574,7 +5578,9 @@ class VideoMock:
         note = request.note
         started = _monotonic()
         note.store = self.store
-        is_control = is_control_path(request.path)
+        path = request.path
+        # The control API and the page: not journaled, no faults.
+        is_control = path in ("/", "/health", CONTROL) or path.startswith(f"{CONTROL}/")
         try:
             response = self._answer(request, is_control)
         except Exception as error:
@@ -6070,11 +6076,6 @@ def describe_finding(finding: Json) -> str:
     if numbers:
         line += f" (requests {numbers})"
     return line
-
-
-def is_control_path(path: str) -> bool:
-    """Whether a request is for the control API or the page: not journaled, no faults."""
-    return path in ("/", "/health", CONTROL) or path.startswith(f"{CONTROL}/")
 
 
 def page_of(found: Iterable[Any], limit: int | None, offset: int = 0) -> list[Any]:

@@ -7382,6 +7382,11 @@ def test_a_download_that_stalls_over_tls_is_cut_short_and_no_tls_error(
                 client.getresponse().read()
 
 
+def test_a_prompt_without_a_test_is_no_match_for_everything() -> None:
+    with pytest.raises(SetupError, match=r"match\.prompt: give one of equals"):
+        MockServer(fixtures=[{"match": {"prompt": {}}}])
+
+
 # ============ Docs
 
 
