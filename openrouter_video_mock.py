@@ -752,9 +752,9 @@ _DOWNLOAD_SECRET = os.urandom(32)  # one for all mocks of the process: no two sh
 
 @functools.lru_cache(maxsize=1024)  # every poll of a completed job carries it
 def sign_download(job_id: str, index: int, expires: str) -> str:
-    """Hex HMAC-SHA256 over job, index and expiry (unix seconds)."""
+    """Hex BLAKE2b over job, index and expiry (unix seconds)."""
     signed = f"{job_id}/{index}/{expires}".encode()
-    return hmac.digest(_DOWNLOAD_SECRET, signed, "sha256").hex()
+    return hashlib.blake2b(signed, key=_DOWNLOAD_SECRET, digest_size=32).hexdigest()
 
 
 def check_signature(
@@ -972,6 +972,7 @@ def parse_size(text: str) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
+@functools.lru_cache(maxsize=1024)
 def output_size(shape: Shape, model: Model) -> tuple[int, int]:
     """Width and height in pixels of what this request produces: one rule for cost and clip."""
     # 1. As asked for, or as Seedance does.
@@ -2538,7 +2539,7 @@ def residual(level: int, tokens: tuple[str, str, str]) -> str:
 _ABOVE, _DC, _ABOVE_IN_P = (1, 2), (3, 0), (6, 2)
 
 
-_HUES = 64  # at which the first bar may begin
+_HUES = 16  # at which the first bar may begin
 _FIRST_BAR = 0x100  # the letters of bars: eight for each of these hues
 
 
@@ -2656,10 +2657,10 @@ def later_pictures(canvas: Canvas, seconds: int) -> Iterator[bytes]:
         yield p_picture(number, cols * canvas.rows, changes)
 
 
-def first_picture(canvas: Canvas, seed: str, text: str) -> bytes:
-    """Bars in the seed's colours, the clock at 0:00 and the text, an empty progress bar."""
+@functools.lru_cache(maxsize=32)  # who tests asks for the same again
+def first_picture(canvas: Canvas, hue: int, text: str) -> bytes:
+    """Bars from this hue on, the clock at 0:00 and the text, an empty progress bar."""
     cols, row_count, _, letters, lines, bar_start = canvas
-    hue = hashlib.sha256(seed.encode("utf-8", "replace")).digest()[0] % _HUES
     first = _FIRST_BAR + 8 * hue
     bars = "".join([chr(first + x * 8 // cols) for x in range(cols)])
     rows = []
@@ -2849,7 +2850,8 @@ def draw_test_card(
     mould = mould_of(width, height, seconds, audio)
     if sum(map(len, mould)) > _MOULD_BYTES:
         mould_of.cache_clear()  # of the others too: they are soon made again
-    first = first_picture(canvas_of(width, height), seed, text)
+    hue = hashlib.sha256(seed.encode("utf-8", "replace")).digest()[0] % _HUES
+    first = first_picture(canvas_of(width, height), hue, text)
     # In the manner of iTunes, which is what players show.
     ilst = box(
         b"ilst",
@@ -3188,6 +3190,8 @@ def shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
 #
 # What passes between the adapter and the handlers: bytes on the one side, no socket on the other.
 
+_parse_query = functools.lru_cache(maxsize=256)(parse_qsl)
+
 
 class Request(NamedTuple):
     """One HTTP request.  Header names are lower-case; the body is whole and decoded."""
@@ -3211,9 +3215,7 @@ class Request(NamedTuple):
     @property
     def parameters(self) -> dict[str, str]:
         """The query, decoded; the last of several values."""
-        if not self.query:
-            return {}
-        return dict(parse_qsl(self.query, keep_blank_values=True))
+        return dict(_parse_query(self.query, keep_blank_values=True))
 
     @property
     def key(self) -> str:
@@ -6163,29 +6165,35 @@ _NO_HEAD = Head(
 @functools.lru_cache(maxsize=256)  # who polls sends the same head again and again
 def parse_head(head: bytes) -> Head:
     """Request line and headers, without the empty line; ApiError for what is not strict HTTP/1."""
-    request_line, *lines = head.decode("latin-1").split("\r\n")
+    request_line, _, lines = head.decode("latin-1").partition("\r\n")
     match = re.fullmatch(_REQUEST_LINE, request_line)
     if not match:
         raise ApiError(400, "Malformed request line")
     method, host, path, query, version = match.groups("")
     if version not in ("1.0", "1.1"):
         raise ApiError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here")
+    return Head(method, path or "/", query, *_framing(lines, host, version == "1.0"))
+
+
+@functools.lru_cache(maxsize=256)  # a client sends the same headers again and again
+def _framing(
+    lines: str, host: str, http_1_0: bool
+) -> tuple[dict[str, str], bool, bool, int | None]:
+    """What the headers say: the last four fields of a Head."""
     headers = _parse_headers(lines)
-    http_1_0 = version == "1.0"
     if host:
         headers["host"] = host  # RFC 9112, 3.2.2: it wins
     host = headers.get("host", "localhost" * http_1_0)
     if not re.fullmatch(_HOST, host):
         raise ApiError(400, "Missing or malformed Host header")
     keep_alive = not http_1_0 and "close" not in headers.get("connection", "").lower()
-    length = _body_length(headers, http_1_0)
-    return Head(method, path or "/", query, headers, keep_alive, http_1_0, length)
+    return headers, keep_alive, http_1_0, _body_length(headers, http_1_0)
 
 
-def _parse_headers(lines: Sequence[str]) -> dict[str, str]:
+def _parse_headers(lines: str) -> dict[str, str]:
     """Headers or trailers; of several of one name the values are joined."""
     headers: dict[str, str] = {}
-    for line in lines:
+    for line in filter(None, lines.split("\r\n")):
         match = re.fullmatch(_HEADER, line)
         if not match:
             raise ApiError(400, "Malformed header")
@@ -6365,7 +6373,7 @@ class _Adapter(socketserver.BaseRequestHandler):
 
     def receive_until(self, end: bytes, longest: int, refusal: int) -> None:
         """Have the buffer contain this end; it is refused if that would take too many bytes."""
-        while end not in self.buffer[:longest]:
+        while self.buffer.find(end, 0, longest) < 0:
             if len(self.buffer) >= longest:
                 raise ApiError(refusal)
             if re.search(rb"(?<!\r)\n", self.buffer):
@@ -6423,7 +6431,7 @@ class _Adapter(socketserver.BaseRequestHandler):
             if self.read_line():
                 raise ApiError(400, "Malformed chunk")
         for trailer in iter(self.read_line, ""):
-            _parse_headers([trailer])
+            _parse_headers(trailer)
         return b"".join(parts)
 
 
