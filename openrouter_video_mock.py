@@ -155,8 +155,8 @@ def issues_of(schema: Json, value: Any, strict: bool = False) -> Issues:
 
     `strict` refuses keys that the schema does not have, but those that begin with _ (comments).
     """
-    if "$ref" in schema:  # to a field of the request
-        schema = _FIELDS[schema["$ref"]]
+    if "$ref" in schema:
+        schema = _REFERENCES[schema["$ref"]]
     kind = schema.get("type")
     if schema.get("nullable") and value is None:
         return
@@ -451,9 +451,9 @@ def checked_config(config: Config) -> Config:
 # To accept a new field: a line in REQUEST_SCHEMA.  If size or price depends on it, a field of
 # Shape by the same name, which is filled by itself; what else reads it finds it in the body.
 #
-# To add a status: a member of Status, its line in ENDINGS, and its name in the schemas of
-# fixtures (`status`), _METHODS (`finish`) and _CONTRACT ("failed"), and in the page.  One before
-# the end: WAITING and status_at, `polls` and `seconds` in Config and SETTINGS, `lifecycle`.
+# To add a status that ends a job: a member of Status and its line in ENDINGS.  One before the
+# end: a member and its place in WAITING, status_at, `polls` and `seconds` in Config and SETTINGS,
+# `lifecycle` in FIXTURE_SCHEMA.
 
 API = "/api/v1"
 
@@ -590,6 +590,13 @@ REQUEST_SCHEMA: Json = json.loads(r"""{
   }
 }""")
 _FIELDS: Json = REQUEST_SCHEMA["properties"]
+# What a schema's $ref may name.
+_REFERENCES: dict[str, Json] = {
+    **_FIELDS,
+    "ending": {"enum": ENDING_NAMES},
+    # aimock's files say processing, too
+    "status": {"enum": [*[status.value for status in Status], "processing"]},
+}
 
 
 class Shape(NamedTuple):
@@ -1440,8 +1447,7 @@ FIXTURE_SCHEMA: Json = json.loads("""{
           "type": "object",
           "contrary": [["b64", "file"]],
           "properties": {
-            "status": {"enum": ["pending", "in_progress", "completed", "failed", "cancelled",
-              "expired", "processing"]},
+            "status": {"$ref": "status"},
             "file": {"type": "string"},
             "b64": {"type": "string"},
             "error": {"type": "string"},
@@ -3800,7 +3806,7 @@ _CONTRACT: dict[str, Json] = json.loads("""{
   "failed": {"type": "object",
     "required": ["id", "generation_id", "polling_url", "status", "error"],
     "properties": {"id": {"type": "string"}, "generation_id": {"type": "string"},
-      "polling_url": {"type": "string"}, "status": {"enum": ["failed", "cancelled", "expired"]},
+      "polling_url": {"type": "string"}, "status": {"$ref": "ending"},
       "error": {"type": "string"}}},
   "get_video_content": {"media_type": "video/mp4", "properties": {}},
   "error": {"type": "object", "required": ["error"], "properties": {"error": {
@@ -4724,7 +4730,7 @@ _METHODS: dict[str, Json] = json.loads("""{
     "wait": {"type": "number", "minimum": 0, "maximum": 60},
     "count": {"type": "int", "minimum": 1}}},
   "finish": {"type": "object", "required": ["status"], "properties": {
-    "status": {"enum": ["completed", "failed", "cancelled", "expired"]},
+    "status": {"$ref": "ending"},
     "error": {"type": "string", "nullable": true}}},
   "advance": {"key": "now", "type": "object", "required": ["advance"], "properties": {
     "advance": {"type": "number", "minimum": 0, "maximum": 1e9}}}
@@ -4772,6 +4778,7 @@ def status_page(mock: VideoMock, request: Request) -> Response:
         rows += f"<td>{html.escape(summary)}</td></tr>"
     nonce = os.urandom(12).hex()
     page = STATUS_PAGE.replace("{{routes}}", rows).replace("{{nonce}}", nonce)
+    page = page.replace("{{endings}}", _encode_json(ENDING_NAMES))
     policy = (
         f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
         "connect-src 'self'; media-src 'self'; img-src data:; base-uri 'none'; "
@@ -4978,7 +4985,7 @@ td:last-child{display:block;padding-bottom:8px}
 <script nonce="{{nonce}}">
 "use strict";
 const WAITING = ["pending", "in_progress"];
-const ENDINGS = ["completed", "failed", "cancelled", "expired"];
+const ENDINGS = {{endings}};
 const PAGE = 100;  // cards in a list
 const DEPTH = 1000;  // how many of the newest a filter looks through
 const TOP = 30;  // findings above the lists

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import html
 import http.client
+import importlib.util
 import inspect
 import io
 import json
@@ -6159,7 +6160,39 @@ def test_the_page_is_one_file_that_fetches_nothing_and_escapes_what_it_shows(
 def test_the_page_knows_every_status(mock: MockServer) -> None:
     page = get(mock, "/").raw.decode()
     for name, statuses in (("WAITING", ovm.WAITING), ("ENDINGS", ovm.ENDINGS)):
-        assert f"const {name} = {json.dumps([s.value for s in statuses])};" in page
+        listed = re.search(rf"const {name} = (\[.*\]);", page)
+        assert listed and json.loads(listed[1]) == [s.value for s in statuses]
+
+
+def test_a_status_that_ends_a_job_takes_two_lines(tmp_path: Path) -> None:
+    source = Path(ovm.__file__).read_text("utf-8")
+    for line, added in (
+        ('    EXPIRED = "expired"\n', '    REJECTED = "rejected"\n'),
+        (
+            '    Status.EXPIRED: "Job exceeded maximum time to live",\n',
+            '    Status.REJECTED: "Rejected by a human",\n',
+        ),
+    ):
+        assert source.count(line) == 1
+        source = source.replace(line, line + added)
+    path = tmp_path / "with_another_status.py"
+    path.write_text(source, "utf-8")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with Receiver() as receiver, module.MockServer() as mock:
+        mock.add_fixture({"match": {}, "response": {"video": {"status": "rejected"}}})
+        wire = finished(mock, callback_url=receiver.url)
+        assert (wire["status"], wire["error"]) == ("rejected", "Rejected by a human")
+        (hook,) = mock.webhooks(wait=PATIENCE)
+        assert hook["event"] == "video.generation.rejected" and receiver.received
+        job_id = submit(mock)
+        assert mock.finish(job_id, "rejected")["status"] == "rejected"
+        assert get(mock, f"{API}/videos/{job_id}/content").status == 409
+        assert '"rejected"' in get(mock, "/").raw.decode()
+        kind = "application/json"
+        assert not list(module.differences_from_contract("get_video", 200, kind, wire))
 
 
 def test_every_button_of_the_page_is_a_call_of_the_control_api(mock: MockServer) -> None:
