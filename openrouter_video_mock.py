@@ -63,6 +63,7 @@ import json
 import math
 import os
 import queue
+import random
 import re
 import reprlib
 import signal
@@ -1932,6 +1933,7 @@ _MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run f
 # What takes every submit if the files have no fixture.
 _SUCCESS = fixture_from_json({"match": {}}, "", "")
 
+_ids = random.Random()  # its own: a test that seeds `random` must not repeat ids
 # Good enough for a mock: 256 is no multiple of 62, so eight letters come a little more often.
 _ID_LETTERS = (b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" * 5)[:256]
 
@@ -1984,7 +1986,7 @@ def new_job(
         else:
             ends_at = now + sum(pace.spans)
     # gen-vid-<unix seconds>-<20 letters and digits>, as recorded
-    letters = os.urandom(20).translate(_ID_LETTERS).decode()
+    letters = _ids.randbytes(20).translate(_ID_LETTERS).decode()
     return Job(
         id=f"gen-vid-{int(now)}-{letters}",
         submit=submit._replace(prompt=shorten(submit.prompt), body={}),
@@ -2029,31 +2031,6 @@ def end_after(job: Job, polls: int, first_at: float) -> float:
     return job.ends_at
 
 
-class Note:
-    """What becomes of a request: its entry in the journal is the request with this."""
-
-    store: Store  # as the request found it; only until it is written down
-    job_id: str | None = None
-    fixture: str | None = None
-    fault: str | None = None
-    error: str | None = None  # the message of a refusal
-    upstream: str | None = None  # to which it was passed on
-    hint: str | None = None  # where a request that missed the API was meant to go
-    closest: list[Json] | None = None
-    status: int | None = None  # None: the connection was closed without an answer
-    retry_after = 0  # seconds, as answered; 0: nothing was said of it
-    # Whether the whole answer left the socket; None: not over
-    delivered: bool | None = None
-    struck: Fault | None = None
-    route = ""  # name of the handler
-    shown: Status | None = None  # by a poll, or where there is no content yet
-    to_the_end = False  # whether it was answered with the end of a clip, not an empty one
-    ms = 0.0
-    seq = 0
-    time = 0.0
-    body = b""  # the kept_body of a submit that made a job
-
-
 class Wanted(NamedTuple):
     """Which requests are looked for; None: any.  Who wants the same waits by the same key."""
 
@@ -2088,6 +2065,7 @@ class Store:
     def __init__(self, config: Config, loaded: Loaded, clock: Callable[[], float]) -> None:
         self.config = config
         self.loaded = loaded
+        self.looked_at = 0.0  # whether the fixture files are edited, on _monotonic
         self._clock = clock
         self._offset = 0.0  # what `advance` has added to the clock
         self._lock = threading.Lock()  # guards every field below; some may be read without
@@ -2122,6 +2100,7 @@ class Store:
         loaded = self.loaded
         # Each made aside: it is read without the lock.
         self.fixtures = [*self._added, *SCENARIO_FIXTURES, *loaded.fixtures]
+        self._ordinary = [*self._added, *loaded.fixtures]  # without "mock:" in a prompt
         by_id = {model.id: model for model in loaded.models}
         self._models = {model.canonical_slug: model for model in loaded.models} | by_id
 
@@ -2149,18 +2128,21 @@ class Store:
 
     # ---- Fixtures and models
 
-    def reload_if_edited(self) -> str | None:
-        """Take an edited fixture file over; the reason, each time, while it is invalid."""
+    def reload_if_edited(self, looked_at: float) -> str | None:
+        """Take an edited fixture file over; the reason, each time, while it is invalid.
+
+        `looked_at` is now.
+        """
         stamps = self.loaded.stamps
-        if stamps == {path: _stamp(path) for path in stamps}:
-            return None
-        try:
-            loaded = load_fixtures(self.config)
-        except SetupError as error:
-            return str(error)
-        with self._lock:
-            self.loaded = loaded
-            self._install()
+        if stamps != {path: _stamp(path) for path in stamps}:
+            try:
+                loaded = load_fixtures(self.config)
+            except SetupError as error:
+                return str(error)
+            with self._lock:
+                self.loaded = loaded
+                self._install()
+        self.looked_at = looked_at
         return None
 
     def add_fixtures(self, fixtures: Sequence[Fixture]) -> None:
@@ -2202,7 +2184,10 @@ class Store:
                 return None, fault, []
             counts = self._counts_of(scope)
             models = (None, *model_names(submit.model))
-            for fixture in self.fixtures:
+            fixtures = self.fixtures
+            if "mock:" not in submit.prompt:
+                fixtures = self._ordinary
+            for fixture in fixtures:
                 # Most fail at the quick first two looks.
                 if (
                     fixture.model in models
@@ -2212,7 +2197,7 @@ class Store:
                     break
             else:
                 if self.loaded.fixtures or self.config.record:
-                    return None, fault, self._near_misses(submit, context, counts)
+                    return None, fault, self._near_misses(fixtures, submit, context, counts)
                 fixture = _SUCCESS
             fault = fault or self._draw("submit", fixture.plan.faults, scope)
             if fault is None or not fault.prevents:
@@ -2222,12 +2207,15 @@ class Store:
             return fixture, fault, []
 
     def _near_misses(
-        self, submit: VideoRequest, context: str | None, counts: Counts
+        self,
+        fixtures: Sequence[Fixture],
+        submit: VideoRequest,
+        context: str | None,
+        counts: Counts,
     ) -> list[Json]:  # self._lock is held
         misses = [
             near_miss_to_wire(fixture, list(differences(fixture, submit, context, counts)))
-            for fixture in self.fixtures
-            if not fixture.built_in or "mock:" in submit.prompt
+            for fixture in fixtures
         ]
         return sorted(
             misses,
@@ -3199,6 +3187,34 @@ def shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
 _parse_query = functools.lru_cache(maxsize=256)(parse_qsl)
 
 
+class Note:
+    """What becomes of a request: its entry in the journal is the request with this."""
+
+    def __init__(self) -> None:
+        self.came = _monotonic()  # the whole request
+
+    store: Store  # as the request found it; only until it is written down
+    job_id: str | None = None
+    fixture: str | None = None
+    fault: str | None = None
+    error: str | None = None  # the message of a refusal
+    upstream: str | None = None  # to which it was passed on
+    hint: str | None = None  # where a request that missed the API was meant to go
+    closest: list[Json] | None = None
+    status: int | None = None  # None: the connection was closed without an answer
+    retry_after = 0  # seconds, as answered; 0: nothing was said of it
+    # Whether the whole answer left the socket; None: not over
+    delivered: bool | None = None
+    struck: Fault | None = None
+    route = ""  # name of the handler
+    shown: Status | None = None  # by a poll, or where there is no content yet
+    to_the_end = False  # whether it was answered with the end of a clip, not an empty one
+    ms = 0.0
+    seq = 0
+    time = 0.0
+    body = b""  # the kept_body of a submit that made a job
+
+
 class Request(NamedTuple):
     """One HTTP request.  Header names are lower-case; the body is whole and decoded."""
 
@@ -3452,16 +3468,18 @@ def _acceptable(mock: VideoMock, request: Request) -> tuple[VideoRequest, Model]
         read = _remembered_request
     submit = read(request.body)
     check_callback(submit.body, mock.config.callback_host)
-    reason = mock.store.reload_if_edited()
-    if reason:
-        mock.notice(printable(f"fixtures not reloaded: {reason}"))
-    model = mock.store.find_model(submit.model)
+    store = mock.store
+    if request.note.came >= store.looked_at:  # nobody has looked since it came
+        reason = store.reload_if_edited(_monotonic())
+        if reason:
+            mock.notice(printable(f"fixtures not reloaded: {reason}"))
+    model = store.find_model(submit.model)
     if model is None:
         raise ApiError(400, f"{shorten(submit.model)} is not a valid model ID")
     check_references(submit.body)
-    if mock.store.loaded.enforced:
+    if store.loaded.enforced:
         check_against_catalogue(submit, model)
-    if "previous_job_id" in submit.body and model in mock.store.loaded.models:
+    if "previous_job_id" in submit.body and model in store.loaded.models:
         raise ApiError(400, f"{model.canonical_slug} does not support previous_job_id")
     check_prompt(submit, model)
     return submit, model
@@ -5585,7 +5603,6 @@ class VideoMock:
     def handle(self, request: Request) -> Response:
         """Answer any request; the one place where an exception becomes a reply."""
         note = request.note
-        started = _monotonic()
         note.store = self.store
         path = request.path
         # The control API and the page: not journaled, no faults.
@@ -5602,7 +5619,7 @@ class VideoMock:
             kept = (h for h in response.headers if not h[0].startswith("Access-Control"))
             return response._replace(headers=tuple(kept))
         response = spoilt(response, note)
-        note.ms = (_monotonic() - started) * 1000
+        note.ms = (_monotonic() - note.came) * 1000
         note.status = response.status or None
         note.store.record(request)
         del note.store  # the journal must not keep its own store, past a reset
@@ -6140,7 +6157,7 @@ ANSWER_SECONDS = 60.0  # for a block of an answer to be taken
 # For an unread body to be thrown away: then the client reads the refusal.
 LINGER_SECONDS = 2.0
 _SLOW_MS = 50.0  # after so long the client may have gone
-TURN_SECONDS = 0.008  # for which a request waits for others
+TURN_SECONDS = 0.016  # for which a request waits for others
 
 # Method, host of an absolute target, path, query, version.
 _REQUEST_LINE = (

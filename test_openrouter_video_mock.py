@@ -718,6 +718,16 @@ def test_submit_answers_202_with_exactly_three_keys(mock: MockServer) -> None:
     assert b" " not in reply.raw and not reply.raw.endswith(b"\n")
 
 
+def test_job_ids_do_not_repeat_when_a_test_seeds_random(mock: MockServer) -> None:
+    import random
+
+    ids = set()
+    for _ in range(3):
+        random.seed(1)
+        ids.add(submit(mock))
+    assert len(ids) == 3
+
+
 def test_the_lifecycle_shows_exactly_the_documented_keys_in_order(mock: MockServer) -> None:
     job_id = submit(mock)
     unfinished = poll(mock, job_id)
@@ -2024,6 +2034,30 @@ def test_an_edited_file_is_reloaded_and_an_invalid_one_is_not(tmp_path: Path) ->
         edit({"match": {"promt": 1}})
         assert finished(mock)["error"] == "rest"
         assert any("fixtures not reloaded" in line and "promt" in line for line in lines)
+
+
+def test_an_edit_is_seen_by_a_submit_that_comes_while_another_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "f.json", {"fixtures": [{"name": "old", "match": {}}]})
+    load, loading, go_on = ovm.load_fixtures, list[Config](), threading.Event()
+
+    def load_slowly(config: Config) -> Any:
+        loading.append(config)
+        assert go_on.wait(PATIENCE)
+        return load(config)
+
+    # The latency lets both have come before one of them looks at the file.
+    settings = {"fixtures": file, "latency": 0.05}
+    with MockServer(**settings) as mock, ThreadPoolExecutor(2) as pool:
+        write(file, {"fixtures": [{"name": "newer", "match": {}}]})
+        monkeypatch.setattr(ovm, "load_fixtures", load_slowly)
+        jobs = [pool.submit(submit, mock) for _ in range(2)]
+        try:
+            assert eventually(lambda: len(loading) == 2)
+        finally:
+            go_on.set()
+        assert {mock.job(job.result())["fixture"] for job in jobs} == {"newer"}
 
 
 def test_a_clip_that_was_missing_is_found_at_the_next_start(tmp_path: Path) -> None:
