@@ -2086,7 +2086,7 @@ class Store:
         most = _MAX_SCOPES + config.max_jobs
         self._counts_of = functools.lru_cache(most)(lambda scope: Counter[Any]())
         self.hits: Counts = Counter()  # over all scopes
-        # The server's; never changed in place.
+        # The server's; they strike before those of fixtures.  It may grow while it is read.
         self.faults = [fault_from_json(fault) for fault in config.fault]
         self._added: list[Fixture] = []
         if config.trial:  # every submit takes its course
@@ -2227,11 +2227,6 @@ class Store:
         )[:3]
 
     # ---- Faults
-
-    def add_faults(self, faults: Sequence[Fault]) -> None:
-        """Inject these as well; they strike before those of fixtures, in the order of coming."""
-        with self._lock:
-            self.faults = [*self.faults, *faults]
 
     def draw_fault(self, on: str, scope: str, job: Job | None = None) -> Fault | None:
         """The fault that hits this: one of the server's, else the job's own.
@@ -5802,7 +5797,7 @@ class VideoMock:
             fault_from_json(value, f"faults[{index}]")
             for index, value in enumerate(_as_list(fault))
         ]
-        self.store.add_faults(added)
+        self.store.faults.extend(added)
         return [json_copy(read.source) for read in added]
 
     def clear_faults(self) -> list[Json]:
