@@ -2341,13 +2341,11 @@ class Store:
             self._put(job)
             return job
 
-    def spent(self, key: str | None = None) -> float:
-        """USD that completed jobs cost, of one key or of all."""
+    def spent(self) -> Counter[str]:
+        """USD that completed jobs cost, by label of the key."""
         with self._lock:
             self._settle()
-            if key is None:
-                return js_number(self._spent.total())
-            return js_number(self._spent[key])
+            return self._spent.copy()
 
     # ---- Journal
 
@@ -3694,7 +3692,7 @@ def get_key(mock: VideoMock, request: Request) -> Response:
     label = require_key(mock, request)
     interfere(mock, request, "key")
     periods = ("usage", "usage_daily", "usage_weekly", "usage_monthly")
-    spent = dict.fromkeys(periods, mock.store.spent(label))
+    spent = dict.fromkeys(periods, js_number(mock.store.spent()[label]))
     data = {**_KEY, "label": label, **spent}
     return json_response({"data": data}, headers=(("Cache-Control", "private, no-store"),))
 
@@ -3703,9 +3701,8 @@ def get_credits(mock: VideoMock, request: Request) -> Response:
     """What all keys have spent."""
     require_key(mock, request)
     bought = 1_000  # USD; spending them has no effect
-    return json_response(
-        {"data": {"total_credits": bought, "total_usage": mock.store.spent()}}
-    )
+    used = js_number(mock.store.spent().total())
+    return json_response({"data": {"total_credits": bought, "total_usage": used}})
 
 
 # What is null or empty here SDK 1.3.84 insists on, and a video has nothing to say about.
