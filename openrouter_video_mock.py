@@ -1255,8 +1255,7 @@ def differences(
         yield _difference("prompt", fixture.prompt.words, submit.prompt)
     if fixture.model not in (None, *model_names(submit.model)):
         yield _difference("model", fixture.model, submit.model)
-    for key, wanted in fixture.criteria.items():
-        yield from _differences_within(wanted, request.get(key), key)
+    yield from _differences_within(fixture.criteria, request)
     if matched >= times:
         yield _difference("times", f"at most {times}", f"{matched} before")
 
@@ -1268,14 +1267,14 @@ def model_names(model_id: str) -> tuple[str, ...]:
     return (model_id, *(model_id[: dash.start()] for dash in dashes))
 
 
-def _differences_within(wanted: Any, got: Any, path: str) -> Iterator[Json]:
+def _differences_within(wanted: Any, got: Any, *path: str) -> Iterator[Json]:
     if isinstance(wanted, list) and isinstance(got, list):
         wanted, got = dict(enumerate(wanted)), dict(enumerate(got))
     if isinstance(wanted, dict) and isinstance(got, dict):
         for key, value in wanted.items():
-            yield from _differences_within(value, got.get(key), f"{path}.{key}")
+            yield from _differences_within(value, got.get(key), *path, str(key))
     elif wanted != got or type(wanted) is not type(got):  # true is not 1
-        yield _difference(path, wanted, got)
+        yield _difference(".".join(path), wanted, got)
 
 
 def _difference(criterion: str, wanted: Any, got: Any) -> Json:
