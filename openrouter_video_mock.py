@@ -2179,8 +2179,6 @@ class Store:
         """
         with self._lock:
             fault = self._draw("submit", self.faults, scope)
-            if fault is not None and fault.prevents:
-                return None, fault, []
             counts = self._counts_of(scope)
             models = (None, *model_names(submit.model))
             fixtures = self.fixtures
