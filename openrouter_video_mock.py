@@ -1781,9 +1781,7 @@ def _parts_of(
         source = _BESIDE
     if not isinstance(source, (str, os.PathLike)):
         raise SetupError(f"fixtures: expected a path or an object, got {source!r}")
-    files = [os.fspath(source)]
-    if os.path.isdir(source):
-        files = list(_files_in(files[0], stamps))
+    files = list(_files_in(os.fspath(source), stamps))
     if not files:
         yield Part("", [], [], [f"{source}: no *.json in this folder, or not readable"])
     for file in files:
@@ -1793,7 +1791,13 @@ def _parts_of(
 
 
 def _files_in(path: str, stamps: Stamps) -> Iterator[str]:
-    """A folder's *.json, recursively, each real folder once; these are put into `stamps`."""
+    """The file itself, or a folder's *.json, recursively.
+
+    Each real folder is read once; these are put into `stamps`.
+    """
+    if not os.path.isdir(path):
+        yield path
+        return
     for folder, folders, names in os.walk(path, followlinks=True):
         real = os.path.realpath(folder)
         if real in stamps:
