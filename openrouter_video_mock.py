@@ -512,7 +512,7 @@ class ApiError(Exception):
 class SchemaError(ApiError):
     """A body or query parameter that breaks the schema; `issues` as Zod 4 words and orders them."""
 
-    def __init__(self, issues: list[Json]) -> None:
+    def __init__(self, *issues: Json) -> None:
         super().__init__(400, "; ".join(map(describe_issue, issues)))
         self.issues = issues
 
@@ -521,7 +521,7 @@ def check_schema(schema: Json, value: Any) -> None:
     """Refuse what breaks the schema; keys that it does not have are passed over."""
     issues = list(itertools.islice(issues_of(schema, value), _MOST_ISSUES))
     if issues:
-        raise SchemaError(issues)
+        raise SchemaError(*issues)
 
 
 def describe_issue(issue: Json) -> str:
@@ -676,8 +676,7 @@ def parse_video_request(body: bytes) -> VideoRequest:
     try:
         submit = parse_json(body)
     except ValueError:
-        issue = _issue("Malformed JSON in request body", code="custom")
-        raise SchemaError([issue]) from None
+        raise SchemaError(_issue("Malformed JSON in request body", code="custom")) from None
     check_schema(REQUEST_SCHEMA, submit)
     given = {name: shorten(submit.get(name)) for name in Shape._fields if name in _FIELDS}
     images = submit.get("frame_images", [])[:_LONGEST_LIST]
@@ -700,8 +699,9 @@ def check_callback(body: Json, callback_hosts: Sequence[str]) -> None:
     """Refuse a callback_url without HTTPS, but to hosts that webhooks may go to here."""
     url = body.get("callback_url", "https:")
     if not url.lower().startswith("https:") and not may_deliver(url, callback_hosts):
-        issue = _issue("callback_url must use HTTPS", "callback_url", code="custom")
-        raise SchemaError([issue])
+        raise SchemaError(
+            _issue("callback_url must use HTTPS", "callback_url", code="custom")
+        )
 
 
 _LONGEST_TEXT = 16_384
