@@ -1229,7 +1229,6 @@ class Fixture(NamedTuple):
     source: Json  # as written
     id: str  # what its counters are kept by: file, version of the file, place
     group: str  # the same for those that differ in sequenceIndex alone
-    built_in: bool = False
 
 
 # In one scope: matches, by id or group of a fixture; requests that a fault looked at, by its id.
@@ -1663,6 +1662,7 @@ class Loaded(NamedTuple):
 
     fixtures: Sequence[Fixture]
     models: Sequence[Model]
+    models_by_name: dict[str, Model]  # by id and canonical slug
     enforced: bool  # whether a listed model's limits are
     complete: bool  # whether a model that is not listed is unknown
     catalogue: str  # for the start: which models are checked
@@ -1718,6 +1718,7 @@ def load_fixtures(config: Config) -> Loaded:
         listing = [part_of({"models": BUILT_IN_MODELS})]
         described = "built-in models checked, any other accepted"
     models = {model.id: model for part in reversed(listing) for model in part.models}
+    by_slug = {model.canonical_slug: model for model in models.values()}
     described = f"{len(models)} {described}"
     if not enforced:
         described = "no model is checked"
@@ -1730,6 +1731,7 @@ def load_fixtures(config: Config) -> Loaded:
     return Loaded(
         fixtures=[fixture for part in parts for fixture in part.fixtures],
         models=sorted(models.values(), key=lambda model: -model.created),
+        models_by_name=by_slug | models,
         enforced=enforced,
         complete=complete and enforced,
         catalogue=described,
@@ -1916,10 +1918,7 @@ codes: 17301594"}}},
 ]""")
 
 
-SCENARIO_FIXTURES = [
-    fixture_from_json(entry, "", entry["name"])._replace(built_in=True)
-    for entry in SCENARIOS
-]
+SCENARIO_FIXTURES = [fixture_from_json(entry, "", entry["name"]) for entry in SCENARIOS]
 
 
 # ============ 5. Jobs, lifecycle, store: Job, status_at, Store ==============================
@@ -2089,23 +2088,12 @@ class Store:
         most = _MAX_SCOPES + config.max_jobs
         self._counts_of = functools.lru_cache(most)(lambda scope: Counter[Any]())
         self.hits: Counts = Counter()  # over all scopes
-        # The server's; they strike before those of fixtures.  It may grow while it is read.
+        # The server's; they strike before those of fixtures.  It grows without the lock.
         self.faults = [fault_from_json(fault) for fault in config.fault]
-        self._added: list[Fixture] = []
+        self.added: list[Fixture] = []  # before all others; grows without the lock
         if config.trial:  # every submit takes its course
             course = {"match": {}, **TRIALS[config.trial].course}
-            self._added.append(
-                fixture_from_json(course, "trial", f"trial:{config.trial}", None)
-            )
-        self._install()
-
-    def _install(self) -> None:  # self._lock is held, or nobody else knows the store yet
-        loaded = self.loaded
-        # Each made aside: it is read without the lock.
-        self.fixtures = [*self._added, *SCENARIO_FIXTURES, *loaded.fixtures]
-        self._ordinary = [*self._added, *loaded.fixtures]  # without "mock:" in a prompt
-        by_id = {model.id: model for model in loaded.models}
-        self._models = {model.canonical_slug: model for model in loaded.models} | by_id
+            self.added.append(fixture_from_json(course, "trial", f"trial:{config.trial}"))
 
     def close(self) -> None:
         """Let go of everybody who waits."""
@@ -2139,25 +2127,24 @@ class Store:
         stamps = self.loaded.stamps
         if stamps != {path: _stamp(path) for path in stamps}:
             try:
-                loaded = load_fixtures(self.config)
+                self.loaded = load_fixtures(self.config)
             except SetupError as error:
                 return str(error)
-            with self._lock:
-                self.loaded = loaded
-                self._install()
         self.looked_at = looked_at
         return None
 
-    def add_fixtures(self, fixtures: Sequence[Fixture]) -> None:
-        """Put these before all others."""
-        with self._lock:
-            self._added = [*fixtures, *self._added]
-            self._install()
+    def fixtures(self, prompt: str = "mock:") -> list[Fixture]:
+        """Those to try with this prompt, in their order: scenarios all want the word mock:."""
+        scenarios = list[Fixture]()
+        if "mock:" in prompt:
+            scenarios = SCENARIO_FIXTURES
+        return [*self.added, *scenarios, *self.loaded.fixtures]
 
     def listed_model(self, model_id: str) -> Model | None:
         """The model of this id, canonical slug, or id with a date of eight digits."""
         undated = re.sub(r"-[0-9]{8}\Z", "", model_id)
-        return self._models.get(model_id) or self._models.get(undated)
+        models = self.loaded.models_by_name
+        return models.get(model_id) or models.get(undated)
 
     def find_model(self, model_id: str) -> Model | None:
         """The listed model; else, if any is accepted or a fixture names it, one without limits.
@@ -2169,7 +2156,7 @@ class Store:
             return listed
         if self.loaded.complete and not self.config.trial:
             names = set(model_names(model_id))
-            named = names.intersection(fixture.model for fixture in self.fixtures)
+            named = names.intersection(fixture.model for fixture in self.fixtures())
             if all(map(self.listed_model, named)):
                 return None
         return Model(model_id, model_id, name=model_id)
@@ -2185,9 +2172,7 @@ class Store:
             fault = self._draw("submit", self.faults, scope)
             counts = self._counts_of(scope)
             models = (None, *model_names(submit.model))
-            fixtures = self.fixtures
-            if "mock:" not in submit.prompt:
-                fixtures = self._ordinary
+            fixtures = self.fixtures(submit.prompt)
             for fixture in fixtures:
                 # Most fail at the quick first two looks.
                 if (
@@ -2220,11 +2205,7 @@ class Store:
         ]
         return sorted(
             misses,
-            key=lambda miss: (
-                not miss["held"],
-                len(miss["differences"]),
-                -len(miss["held"]),
-            ),
+            key=lambda miss: (not miss["held"], len(miss["differences"])),
         )[:3]
 
     # ---- Faults
@@ -4668,7 +4649,7 @@ def fixture_to_wire(fixture: Fixture, matched: int) -> Json:
         **json_copy(fixture.source),
         "name": fixture.name,
         "matched": matched,
-        "built_in": fixture.built_in,
+        "built_in": fixture in SCENARIO_FIXTURES,
     }
 
 
@@ -5783,7 +5764,7 @@ class VideoMock:
             document = json_copy(value, place)
             name = version + place
             added.append(fixture_from_json(document, place, name, version=version))
-        self.store.add_fixtures(added)
+        self.store.added[:0] = added
         return [fixture_to_wire(read, 0) for read in added]
 
     def add_fault(self, fault: Any) -> list[Json]:
@@ -5836,7 +5817,7 @@ class VideoMock:
             "version": __version__,
             "jobs": len(self.store.jobs_by_id),
             "requests": self.store.last_seq,
-            "fixtures": len(self.store.fixtures),
+            "fixtures": len(self.store.fixtures()),
             "catalogue": self.store.loaded.catalogue,
         }
 
@@ -5987,7 +5968,7 @@ class VideoMock:
         """
         return [
             fixture_to_wire(fixture, self.store.hits[fixture.id])
-            for fixture in self.store.fixtures
+            for fixture in self.store.fixtures()
         ]
 
     def faults(self) -> list[Json]:
