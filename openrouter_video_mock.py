@@ -6089,8 +6089,7 @@ def printable(line: str) -> str:
     """The line with everything escaped that could end it or move a terminal's cursor."""
     if line.isprintable():
         return line
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    return "".join(escaped)
+    return repr(line)[1:-1]
 
 
 def log_line(request: Request) -> str:
