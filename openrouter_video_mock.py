@@ -6282,20 +6282,17 @@ class _Adapter(socketserver.BaseRequestHandler):
         # It may have closed its half only, and read on: the answer is sent anyway.
         gone = note.ms > _SLOW_MS and self.is_gone()
         keep_alive = head.keep_alive and request.refusal is None and not gone
-        length: int | None = len(response.body)
+        headers = response.headers
         coded: Callable[[bytes], bytes] = bytes
         if response.chunked:
-            length = None
             if not head.http_1_0:
+                headers += (("Transfer-Encoding", "chunked"),)
                 coded = _chunk
-        unsent = _answer_head(
-            response.status,
-            response.headers,
-            length,
-            keep_alive,
-            coded is _chunk,
-            int(_real_time()),
-        )
+        elif response.status != 204:
+            headers += (("Content-Length", f"{len(response.body)}"),)
+        if not keep_alive:
+            headers += (("Connection", "close"),)
+        unsent = _answer_head(response.status, headers, int(_real_time()))
         if head.method != "HEAD":
             for block in response.stream:
                 self.send(unsent + coded(block))
@@ -6438,27 +6435,15 @@ def _chunk(block: bytes) -> bytes:
 
 
 @functools.lru_cache(maxsize=256)
-def _answer_head(
-    status: int,
-    headers: Headers,
-    length: int | None,
-    keep_alive: bool,
-    chunked: bool,
-    second: int,
-) -> bytes:
+def _answer_head(status: int, headers: Headers, second: int) -> bytes:
     date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(second))
     lines = [
         f"HTTP/1.1 {status} {http.client.responses.get(status, 'Unknown')}",
-        *(f"{name}: {value}" for name, value in headers),
         f"Date: {date}",
+        *(f"{name}: {value}" for name, value in headers),
+        "\r\n",
     ]
-    if length is not None:
-        lines += [f"Content-Length: {length}"] * (status != 204)
-    if chunked:
-        lines.append("Transfer-Encoding: chunked")
-    if not keep_alive:
-        lines.append("Connection: close")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+    return "\r\n".join(lines).encode("latin-1")
 
 
 _NO_THREAD = (
