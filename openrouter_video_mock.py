@@ -2392,7 +2392,7 @@ class Store:
 # picture, nothing.
 #
 # All pictures but the first, the sound and the tables depend on the shape alone: they are
-# cast once, as a Mould.  A clip adds its first picture, its tags and the offsets.
+# cast once, as a Mould.  A clip adds its first picture, its title and the offsets.
 
 FPS = 24
 MAX_CLIP_SECONDS = 300  # a longer request gets this much
@@ -2801,16 +2801,14 @@ def draw_test_card(
     height: int,
     seconds: int,
     *,
-    seed: str,
+    title: str,
     text: str,
     audio: bool,
-    tags: Mapping[bytes, str],
 ) -> bytes:
     """An MP4 of exactly this size in pixels, as long as so many seconds and a picture.
 
     The same arguments give the same bytes.  Odd sizes are rounded down to even ones, as
-    4:2:0 needs; what no H.264 level holds is scaled down.  The names of `tags` are iTunes':
-    nam, ART, cmt.
+    4:2:0 needs; what no H.264 level holds is scaled down.  The title chooses the colours.
     """
     needed = max(width * height, max(width, height) ** 2 / 8) / 256  # as in sps
     shrink = math.sqrt(max(1, needed / _MAX_MACROBLOCKS))
@@ -2819,16 +2817,11 @@ def draw_test_card(
     mould = mould_of(width, height, seconds, audio)
     if sum(map(len, mould)) > _MOULD_BYTES:
         mould_of.cache_clear()  # of the others too: they are soon made again
-    hue = hashlib.sha256(seed.encode("utf-8", "replace")).digest()[0] % _HUES
+    name = title.encode("utf-8", "replace")
+    hue = hashlib.sha256(name).digest()[0] % _HUES
     first = first_picture(canvas_of(width, height), hue, text)
     # In the manner of iTunes, which is what players show.
-    ilst = box(
-        b"ilst",
-        *[
-            box(b"\xa9" + name, box(b"data", 1, 0, value.encode("utf-8", "replace")))
-            for name, value in tags.items()
-        ],
-    )
+    ilst = box(b"ilst", box(b"\xa9nam", box(b"data", 1, 0, name)))
     udta = box(b"udta", box(b"meta", 0, box(b"hdlr", 0, 0, b"mdirappl", bytes(9)), ilst))
     ftyp = box(b"ftyp", b"isom", 512, b"isomiso2avc1mp41")
     start = len(ftyp + mould.tracks + udta) + 16
@@ -3519,10 +3512,9 @@ def clip_of(job: Job, index: int) -> bytes:
         width,
         height,
         duration_of(submit.shape, model),
-        seed=name,
+        title=f"{name}, {submit.model}: {submit.prompt}",
         text=submit.prompt,
         audio=has_audio(submit.shape, model),
-        tags={b"nam": name, b"ART": submit.model, b"cmt": submit.prompt},
     )
 
 
