@@ -5790,10 +5790,9 @@ class VideoMock:
         """
         with self._replacing:
             self._end()
-            self._begin(self.store.loaded)
+            if not self.stopping.is_set():
+                self._begin(self.store.loaded)
             self.recorder.differences = []
-            if self.stopping.is_set():
-                self._end()
         return self.health()
 
     # ---- Looking
