@@ -2569,7 +2569,6 @@ class Canvas(NamedTuple):
     cols: int
     rows: int
     dot: int  # side of a dot of the letters
-    letters: int  # of a line of the panel
     lines: int  # of the panel; 0 or less: there is none
     bar_start: int  # first row of the progress bar; `rows`: there is none
 
@@ -2583,10 +2582,9 @@ def canvas_of(width: int, height: int) -> Canvas:
         bar_start -= dot + 1  # the last row may be mostly cropped
     # Between panel and progress bar is a row of bars, whose colours that takes.
     lines = (bar_start - 2 - dot) // (6 * dot)
-    letters = (cols - 2) // (4 * dot)
-    if letters < 4:
+    if cols < 18:  # too few for the clock
         lines = 0
-    return Canvas(cols, rows, dot, letters, min(4, lines), bar_start)
+    return Canvas(cols, rows, dot, min(4, lines), bar_start)
 
 
 def panel(lines: Iterable[str], canvas: Canvas) -> list[str]:
@@ -2629,12 +2627,13 @@ def later_pictures(canvas: Canvas, seconds: int) -> Iterator[bytes]:
 @functools.lru_cache(maxsize=32)  # who tests asks for the same again
 def first_picture(canvas: Canvas, hue: int, text: str) -> bytes:
     """Bars from this hue on, the clock at 0:00 and the text, an empty progress bar."""
-    cols, row_count, _, letters, lines, bar_start = canvas
+    cols, row_count, dot, lines, bar_start = canvas
     first = _FIRST_BAR + 8 * hue
     bars = "".join([chr(first + x * 8 // cols) for x in range(cols)])
     rows = []
     if lines > 0:
         # As many words as a line holds; one that is longer is cut.
+        letters = (cols - 2) // (4 * dot)
         pattern = rf"\S.{{,{letters - 1}}}(?!\S)|\S{{{letters}}}"
         words = re.findall(pattern, text.upper())
         rows = panel(["0:00", *words[: lines - 1]], canvas)
