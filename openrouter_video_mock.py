@@ -6457,13 +6457,6 @@ class _Server(ThreadingHTTPServer):
         self.connections: set[_Adapter] = set()
         self.threads = Threads("connection", mock.report)
         self._turn = threading.Lock()
-        tls = None
-        if config.cert:
-            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            try:
-                tls.load_cert_chain(config.cert, config.key or None)
-            except (OSError, ValueError) as error:
-                raise SetupError(f"cert: {config.cert}: {error}") from None
         if ":" in config.host:
             self.address_family = socket.AF_INET6
         try:
@@ -6474,7 +6467,13 @@ class _Server(ThreadingHTTPServer):
             ) from error
         # All connections inherit these.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if tls is not None:
+        if config.cert:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            try:
+                tls.load_cert_chain(config.cert, config.key or None)
+            except (OSError, ValueError) as error:
+                self.server_close()
+                raise SetupError(f"cert: {config.cert}: {error}") from None
             # The handshake is left to the connection's thread.
             self.socket = tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
