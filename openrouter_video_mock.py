@@ -5555,9 +5555,8 @@ class VideoMock:
         self._additions = itertools.count(1)  # of fixtures; names those that have none
         started = _real_time() - _monotonic()
         self._clock = clock or (lambda: started + _monotonic())
-        self._replacing = (
-            threading.Lock()
-        )  # held while store and courier, or a server, begin
+        # Held while store and courier, or a server, begin.
+        self._replacing = threading.Lock()
         self._begin(load_fixtures(self.config))
         self.recorder = Recorder(self)
 
@@ -6144,9 +6143,8 @@ class Head(NamedTuple):
     length: int | None  # of the body; None = chunked
 
 
-_NO_HEAD = Head(
-    "", "", "", {}, False, False, 0
-)  # of a request whose head could not be read
+# Of a request whose head could not be read.
+_NO_HEAD = Head("", "", "", {}, False, False, 0)
 
 
 @functools.lru_cache(maxsize=256)  # who polls sends the same head again and again
