@@ -1174,6 +1174,9 @@ class Fault(NamedTuple):
         return self.close or self.status is not None
 
 
+NO_FAULT = Fault("")  # where none strikes
+
+
 class Webhook(NamedTuple):
     """How a fixture wants its job's webhook delivered."""
 
@@ -2163,7 +2166,7 @@ class Store:
 
     def choose(
         self, submit: VideoRequest, context: str | None, scope: str
-    ) -> tuple[Fixture | None, Fault | None, list[Json]]:
+    ) -> tuple[Fixture | None, Fault, list[Json]]:
         """The first fixture that takes this submit, the fault that hits it, else near-misses.
 
         Counted as a match unless the fault keeps the work from being done.
@@ -2185,8 +2188,9 @@ class Store:
                 if self.loaded.fixtures or self.config.record:
                     return None, fault, self._near_misses(fixtures, submit, context, counts)
                 fixture = _SUCCESS
-            fault = fault or self._draw("submit", fixture.plan.faults, scope)
-            if fault is None or not fault.prevents:
+            if fault is NO_FAULT:
+                fault = self._draw("submit", fixture.plan.faults, scope)
+            if not fault.prevents:
                 counts[fixture.id] += 1
                 counts[fixture.group] += 1
                 self.hits[fixture.id] += 1
@@ -2210,20 +2214,20 @@ class Store:
 
     # ---- Faults
 
-    def draw_fault(self, on: str, scope: str, job: Job | None = None) -> Fault | None:
+    def draw_fault(self, on: str, scope: str, job: Job | None = None) -> Fault:
         """The fault that hits this: one of the server's, else the job's own.
 
         What a fixture faults after the submit is counted per job, as if that were a scope.
         """
         with self._lock:
             fault = self._draw(on, self.faults, scope)
-            if fault is None and job is not None:
+            if fault is NO_FAULT and job is not None:
                 fault = self._draw(on, job.plan.faults, job.id)
             return fault
 
     def _draw(
         self, on: str, faults: Sequence[Fault], scope: str
-    ) -> Fault | None:  # self._lock is held
+    ) -> Fault:  # self._lock is held
         """The first that strikes."""
         for fault in faults:
             if fault.on == on:
@@ -2232,7 +2236,7 @@ class Store:
                 if fault.strikes(counts[fault.id] - 1):
                     self.hits[fault.id] += 1
                     return fault
-        return None
+        return NO_FAULT
 
     # ---- Jobs
 
@@ -3027,8 +3031,7 @@ class Courier:
                 continue  # dropped
             if fault is None:
                 job = delivery.job
-                drawn = self._store.draw_fault("webhook", job.scope, job)
-                fault = drawn or Fault("webhook")
+                fault = self._store.draw_fault("webhook", job.scope, job)
                 due_at += fault.delay
             if due_at <= now:
                 if self._threads.start(self._attempt, delivery, due_at, fault):
@@ -3163,7 +3166,6 @@ class Note:
     store: Store  # as the request found it; only until it is written down
     job_id: str | None = None
     fixture: str | None = None
-    fault: str | None = None
     error: str | None = None  # the message of a refusal
     upstream: str | None = None  # to which it was passed on
     hint: str | None = None  # where a request that missed the API was meant to go
@@ -3172,7 +3174,7 @@ class Note:
     retry_after = 0  # seconds, as answered; 0: nothing was said of it
     # Whether the whole answer left the socket; None: not over
     delivered: bool | None = None
-    struck: Fault | None = None
+    struck = NO_FAULT
     route = ""  # name of the handler
     shown: Status | None = None  # by a poll, or where there is no content yet
     to_the_end = False  # whether it was answered with the end of a clip, not an empty one
@@ -3340,13 +3342,10 @@ def fault_error(fault: Fault, moderation: Json | None = None) -> ApiError:
 
 
 def strike(
-    mock: VideoMock, request: Request, fault: Fault | None, moderation: Json | None = None
+    mock: VideoMock, request: Request, fault: Fault, moderation: Json | None = None
 ) -> None:
     """Let a fault do what it does before the work, or instead of it; `spoilt` does the rest."""
-    if fault is None:
-        return
     request.note.struck = fault
-    request.note.fault = fault.label
     if fault.delay and fault.stall is None:
         mock.stopping.wait(fault.delay)
     if fault.prevents:
@@ -3362,7 +3361,7 @@ def interfere(mock: VideoMock, request: Request, on: str, job: Job | None = None
 def spoilt(response: Response, note: Note) -> Response:
     """The answer, or refusal, as the fault that struck, if any, lets it get through."""
     fault = note.struck
-    if fault is None:
+    if fault is NO_FAULT:
         return response
     if fault.close or fault.body is not None:
         note.error = None  # the refusal that keeps the work from being done is not told
@@ -4283,7 +4282,7 @@ def _mistakes_about_job(job: Job, requests: list[Request], now: float) -> Iterat
     if knows_id and not knows_end and not job.callback_url:  # else it waits for the webhook
         last = asked[-1]
         status = last.note.status
-        if status == 200 and last.note.struck and last.note.struck.source.get("body"):
+        if status == 200 and last.note.struck.source.get("body"):
             return  # who knows what that told the client
         text = f"Last asked for {now - last.note.time:.0f} s ago, its end was never seen"
         if status is None or status == 429 or status >= 500:
@@ -4645,7 +4644,7 @@ def fixture_to_wire(fixture: Fixture, matched: int) -> Json:
 
 
 # Of a note, in a journal's entry.
-_NOTED = ("status", "job_id", "fixture", "fault", "error", "hint", "upstream")
+_NOTED = ("status", "job_id", "fixture", "error", "hint", "upstream")
 _SECRET_HEADERS = {"authorization", "proxy-authorization", "cookie", "x-api-key"}
 
 
@@ -4667,6 +4666,7 @@ def request_to_wire(request: Request) -> Json:
         "scope": scope_of(request),
         "ms": round(note.ms, 3),
         **{name: getattr(note, name) for name in _NOTED},
+        "fault": note.struck.label or None,
         "closest": json_copy(note.closest),
     }
 
@@ -5642,8 +5642,7 @@ class VideoMock:
             except ApiError as error:
                 submit = shown_body(request.body)
                 prompt = submit.get("prompt") if isinstance(submit, dict) else ""
-                replaced = note.struck and note.struck.prevents
-                ours = note.fixture or replaced or error.status == 401
+                ours = note.fixture or note.struck.prevents or error.status == 401
                 if ours or "mock:" in str(prompt):
                     raise
         note.job_id = job_id or None
@@ -6094,8 +6093,8 @@ def log_line(request: Request) -> str:
         parts.append(note.job_id)
     if note.fixture:
         parts.append(f"fixture={note.fixture!r}")
-    if note.fault:
-        parts.append(f"fault={note.fault}")
+    if note.struck.label:
+        parts.append(f"fault={note.struck.label}")
     parts.append(f"{note.ms:.1f} ms")
     parts += [f"({reason})" for reason in (note.error, note.hint) if reason]
     return printable(" ".join(parts))

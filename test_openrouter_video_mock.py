@@ -5912,8 +5912,8 @@ def test_the_journal_shows_requests_and_hides_keys(mock: MockServer) -> None:
     entries = get(mock, "/__mock/requests").json["requests"]
     assert [entry["seq"] for entry in entries] == [1, 2, 3]
     first, second, third = entries
-    keys = "seq time method path headers body scope ms status job_id fixture fault"
-    assert " ".join(first) == f"{keys} error hint upstream closest"
+    keys = "seq time method path headers body scope ms status job_id fixture"
+    assert " ".join(first) == f"{keys} error hint upstream fault closest"
     assert first["body"] == {**VEO} and first["job_id"] == job_id and first["status"] == 202
     label = "key-" + hashlib.sha256(b"sk-or-secret").hexdigest()[:8]
     assert second["headers"]["authorization"] == f"Bearer {label}"
