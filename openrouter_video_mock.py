@@ -3163,6 +3163,7 @@ class Note:
     def __init__(self) -> None:
         self.came = _monotonic()  # the whole request
 
+    turn: threading.Lock | None = None  # the adapter's: the request's turn to be answered
     store: Store  # as the request found it; only until it is written down
     job_id: str | None = None
     fixture: str | None = None
@@ -3182,6 +3183,12 @@ class Note:
     seq = 0
     time = 0.0
     body = b""  # the kept_body of a submit that made a job
+
+    def let_go(self) -> None:
+        """Give the turn away: for a request that waits for something, or may take its time."""
+        if self.turn is not None:
+            self.turn.release()
+            self.turn = None
 
 
 class Request(NamedTuple):
@@ -3347,6 +3354,7 @@ def strike(
     """Let a fault do what it does before the work, or instead of it; `spoilt` does the rest."""
     request.note.struck = fault
     if fault.delay and fault.stall is None:
+        request.note.let_go()
         mock.stopping.wait(fault.delay)
     if fault.prevents:
         raise fault_error(fault, moderation)
@@ -3429,10 +3437,11 @@ def create_video(mock: VideoMock, request: Request) -> Response:
 
 def _acceptable(mock: VideoMock, request: Request) -> tuple[VideoRequest, Model]:
     """What a submit asks for, and of which model, if that can do it; edited files come first."""
-    read = parse_video_request
-    if len(request.body) <= _SMALL_BODY:
-        read = _remembered_request
-    submit = read(request.body)
+    if len(request.body) > _SMALL_BODY:
+        request.note.let_go()
+        submit = parse_video_request(request.body)
+    else:
+        submit = _remembered_request(request.body)
     check_callback(submit.body, mock.config.callback_host)
     store = mock.store
     if request.note.came >= store.looked_at:  # nobody has looked since it came
@@ -4725,6 +4734,7 @@ def call_method(
     mock: VideoMock, request: Request, method: Handler, groups: dict[str, str]
 ) -> Response:
     """Call a method of the mock with the keys of the body, or of the query if there is none."""
+    request.note.let_go()  # it may wait, or list a lot
     schema = _METHODS[method.__name__]
     fields = schema.get("properties", {})
     arguments: Any = request.parameters
@@ -5610,6 +5620,7 @@ class VideoMock:
         if request.refusal is not None:
             raise request.refusal
         if self.config.latency and not is_control:
+            note.let_go()
             self.stopping.wait(self.config.latency)
         try:
             handler, groups = find_route(request.method, request.path)
@@ -5647,6 +5658,7 @@ class VideoMock:
                     raise
         note.job_id = job_id or None
         note.upstream = self.config.upstream
+        note.let_go()
         note.closest = None
         return self.recorder.pass_on(request, job_id)
 
@@ -6118,7 +6130,7 @@ ANSWER_SECONDS = 60.0  # for a block of an answer to be taken
 # For an unread body to be thrown away: then the client reads the refusal.
 LINGER_SECONDS = 2.0
 _SLOW_MS = 50.0  # after so long the client may have gone
-TURN_SECONDS = 0.016  # for which a request waits for others
+TURN_SECONDS = 0.1  # for which a request waits for those before it
 
 # Method, host of an absolute target, path, query, version.
 _REQUEST_LINE = (
@@ -6241,14 +6253,14 @@ class _Adapter(socketserver.BaseRequestHandler):
             refusal = error
         self.deadline = math.inf
         request = Request(*head[:4], body, Note(), refusal)
-        turn = self.server.take_turn()
+        request.note.turn = self.server.take_turn()
         try:
             return self.answer(request, head)
         except OSError:
             request.note.delivered = False
             raise
         finally:
-            turn.release()
+            request.note.let_go()
 
     def allow(self, seconds: float, ends: int = socket.SHUT_RDWR) -> None:
         self.deadline = _monotonic() + seconds
@@ -6288,10 +6300,12 @@ class _Adapter(socketserver.BaseRequestHandler):
             if body:
                 unsent += coded(body)
             if body != response.body:
+                note.let_go()
                 self.send(unsent)
                 self.stall(response.stall)
                 raise ConnectionAbortedError("cut as ordered")
             if len(unsent) > _BLOCK_BYTES:
+                note.let_go()
                 self.send(unsent)
                 unsent = b""
             unsent += coded(b"")  # the last chunk
@@ -6495,7 +6509,8 @@ class _Server(ThreadingHTTPServer):
         """The turn to answer, taken: one request after the other, as long as that is quick.
 
         Threads take turns anyway, since the interpreter has one lock; the tails are short if
-        they queue up for it.  Whoever waits too long opens another queue, without the slow one.
+        they queue up for it.  Who must wait for something else lets the turn go; behind one
+        that is slow all the same, whoever waits too long opens another queue.
         """
         turn = self._turn
         if not turn.acquire(timeout=TURN_SECONDS):

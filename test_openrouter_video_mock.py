@@ -2313,21 +2313,50 @@ def test_a_fault_on_an_unknown_job_is_not_used_up() -> None:
         assert get(mock, f"{API}/videos/{submit(mock)}").status == 500
 
 
-def test_a_delayed_answer_holds_up_neither_others_nor_the_stop() -> None:
-    mock = MockServer(fixtures=[], fault={"on": "poll", "delay": 600}).start()
-    job_id = submit(mock)
-
-    def ask() -> None:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            get(mock, f"{API}/videos/{job_id}")
-
-    waiting = threading.Thread(target=ask, daemon=True)
-    waiting.start()
-    assert get(mock, f"{API}/videos/models").status == 200
-    begun = time.monotonic()
-    mock.stop()
-    waiting.join(PATIENCE)
-    assert time.monotonic() - begun < PATIENCE and not waiting.is_alive()
+@pytest.mark.parametrize("slow", ["delay", "stall", "wait", "reader", "upstream"])
+def test_what_takes_its_time_holds_up_neither_others_nor_the_stop(
+    slow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ovm, "TURN_SECONDS", 4.0 * PATIENCE)
+    upstream, held = socket.create_server(("127.0.0.1", 0)), list[socket.socket]()
+    settings: dict[str, Any] = {
+        "delay": {"fault": {"on": "poll", "delay": 600}},
+        "stall": {"fault": {"on": "content", "stall": 1}},
+        "reader": {"fixtures": large_clip(tmp_path, 64_000_000)},
+        "upstream": {
+            "record": str(tmp_path),
+            "upstream": f"http://127.0.0.1:{upstream.getsockname()[1]}",
+        },
+    }
+    with (
+        upstream,
+        MockServer(**{"fixtures": [], **settings.get(slow, {})}) as mock,
+        connect(mock) as client,
+    ):
+        job_id = "gen-vid-1"
+        if slow != "upstream":
+            job_id = submit(mock)
+            mock.finish(job_id)
+        path = f"{API}/videos/{job_id}"
+        if slow in ("stall", "reader"):
+            path += "/content"
+        if slow == "wait":
+            path = "/__mock/requests?path=/nope&wait=60"
+        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer x\r\n\r\n"
+        client.sendall(head.encode())
+        if slow in ("stall", "reader"):
+            assert client.recv(1)
+        elif slow == "upstream":
+            held.append(upstream.accept()[0])
+        else:
+            assert eventually(lambda: mock.store._waits or mock.store.hits.total() > 1)
+        begun = time.monotonic()
+        assert get(mock, "/__mock/health").status == 200
+        assert get(mock, "/nowhere").status in (404, 405)
+        for silent in held:
+            silent.close()
+        mock.stop()
+        assert time.monotonic() - begun < PATIENCE
 
 
 def test_a_fault_with_a_body_still_says_when_to_come_back() -> None:
