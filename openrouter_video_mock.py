@@ -157,7 +157,7 @@ def issues_of(schema: Json, value: Any, strict: bool = False) -> Issues:
     `strict` refuses keys that the schema does not have, but those that begin with _ (comments).
     """
     if "$ref" in schema:
-        schema = _REFERENCES[schema["$ref"]]
+        schema = _DEFINITIONS[schema["$ref"]]
     kind = schema.get("type")
     if schema.get("nullable") and value is None:
         return
@@ -454,7 +454,7 @@ def checked_config(config: Config) -> Config:
 #
 # To add a status that ends a job: a member of Status and its line in ENDINGS.  One before the
 # end: a member and its place in WAITING, status_at, `polls` and `seconds` in Config and SETTINGS,
-# `lifecycle` in FIXTURE_SCHEMA.
+# `lifecycle` in FIXTURE_SCHEMA, get_video in _CONTRACT, the page's WAITING.  Both: the README.
 
 API = "/api/v1"
 
@@ -591,11 +591,11 @@ REQUEST_SCHEMA: Json = json.loads(r"""{
   }
 }""")
 _FIELDS: Json = REQUEST_SCHEMA["properties"]
-# What a schema's $ref may name.
-_REFERENCES: dict[str, Json] = {
+# What a schema's $ref may name: a field of the request, or one of these.
+_DEFINITIONS: dict[str, Json] = {
     **_FIELDS,
     "ending": {"enum": ENDING_NAMES},
-    # aimock's files say processing, too
+    # Of a fixture; aimock's files say processing, too.
     "status": {"enum": [*[status.value for status in Status], "processing"]},
 }
 
@@ -980,7 +980,7 @@ def parse_size(text: str) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1024)  # by each download
 def output_size(shape: Shape, model: Model) -> tuple[int, int]:
     """Width and height in pixels of what this request produces: one rule for cost and clip."""
     # 1. As asked for, or as Seedance does.
@@ -1174,7 +1174,7 @@ class Fault(NamedTuple):
         return self.close or self.status is not None
 
 
-NO_FAULT = Fault("")  # where none strikes
+NO_FAULT = Fault("")  # does nothing: stands where none strikes
 
 
 class Webhook(NamedTuple):
@@ -1798,7 +1798,7 @@ def _parts_of(
 def _files_in(path: str, stamps: Stamps) -> Iterator[str]:
     """The file itself, or a folder's *.json, recursively.
 
-    Each real folder is read once; these are put into `stamps`.
+    Each real folder is read once; the folders are put into `stamps`.
     """
     if not os.path.isdir(path):
         yield path
@@ -1871,7 +1871,7 @@ def _notes_on(fixture: Fixture) -> Iterator[str]:
 
 
 # Ordinary fixtures that every mock carries before the user's: a word in the prompt, and no file
-# is needed.
+# is needed.  The word begins with mock:, else they are not tried.
 SCENARIOS: list[Json] = json.loads("""[
   {"name": "mock:failed", "match": {"prompt": "mock:failed"},
     "response": {"video": {"status": "failed"}}},
@@ -1938,7 +1938,9 @@ _MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run f
 # What takes every submit if the files have no fixture.
 _SUCCESS = fixture_from_json({"match": {}}, "", "")
 
-_ids = random.Random()  # its own: a test that seeds `random` must not repeat ids
+# Not os.urandom, a system call in which other threads go first.  Its own: a test that seeds
+# `random` must not repeat ids.
+_ids = random.Random()
 # Good enough for a mock: 256 is no multiple of 62, so eight letters come a little more often.
 _ID_LETTERS = (b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" * 5)[:256]
 
@@ -2058,7 +2060,7 @@ class Wanted(NamedTuple):
 
 
 class Store:
-    """Everything about one mock that changes but its deliveries, behind one lock.
+    """Everything about one mock that changes but its deliveries: behind one lock, but for files.
 
     A reset makes another one: a submit in flight still lands in the old one, which nobody sees
     any more, and so does its line in the journal.  What goes in and out is frozen: a reader
@@ -2069,8 +2071,19 @@ class Store:
 
     def __init__(self, config: Config, loaded: Loaded, clock: Callable[[], float]) -> None:
         self.config = config
+        # The next four are not the lock's: each is replaced, or grows, in one step, so that who
+        # reads it sees it as before or as after.
         self.loaded = loaded
-        self.looked_at = 0.0  # whether the fixture files are edited, on _monotonic
+        # On _monotonic: when the latest look for edited files began.  One that failed does not
+        # count, so that each submit looks again, and is told.
+        self.looked_at = 0.0
+        # The server's, which strike before those of fixtures; VideoMock adds and clears them.
+        self.faults = [fault_from_json(fault) for fault in config.fault]
+        # Tried before all others; VideoMock adds them.
+        self.added: list[Fixture] = []
+        if config.trial:  # every submit takes its course
+            course = {"match": {}, **TRIALS[config.trial].course}
+            self.added.append(fixture_from_json(course, "trial", f"trial:{config.trial}"))
         self._clock = clock
         self._offset = 0.0  # what `advance` has added to the clock
         self._lock = threading.Lock()  # guards every field below; some may be read without
@@ -2091,12 +2104,6 @@ class Store:
         most = _MAX_SCOPES + config.max_jobs
         self._counts_of = functools.lru_cache(most)(lambda scope: Counter[Any]())
         self.hits: Counts = Counter()  # over all scopes
-        # The server's; they strike before those of fixtures.  It grows without the lock.
-        self.faults = [fault_from_json(fault) for fault in config.fault]
-        self.added: list[Fixture] = []  # before all others; grows without the lock
-        if config.trial:  # every submit takes its course
-            course = {"match": {}, **TRIALS[config.trial].course}
-            self.added.append(fixture_from_json(course, "trial", f"trial:{config.trial}"))
 
     def close(self) -> None:
         """Let go of everybody who waits."""
@@ -2125,7 +2132,7 @@ class Store:
     def reload_if_edited(self, looked_at: float) -> str | None:
         """Take an edited fixture file over; the reason, each time, while it is invalid.
 
-        `looked_at` is now.
+        `looked_at` is when this look begins, on _monotonic.
         """
         stamps = self.loaded.stamps
         if stamps != {path: _stamp(path) for path in stamps}:
@@ -2137,7 +2144,7 @@ class Store:
         return None
 
     def fixtures(self, prompt: str = "mock:") -> list[Fixture]:
-        """Those to try with this prompt, in their order: scenarios all want the word mock:."""
+        """All, in the order of trying; for a prompt without mock: not the scenarios."""
         scenarios = list[Fixture]()
         if "mock:" in prompt:
             scenarios = SCENARIO_FIXTURES
@@ -2167,7 +2174,7 @@ class Store:
     def choose(
         self, submit: VideoRequest, context: str | None, scope: str
     ) -> tuple[Fixture | None, Fault, list[Json]]:
-        """The first fixture that takes this submit, the fault that hits it, else near-misses.
+        """The fixture that takes this submit, or None and near-misses; the fault that hits it.
 
         Counted as a match unless the fault keeps the work from being done.
         """
@@ -2207,10 +2214,8 @@ class Store:
             near_miss_to_wire(fixture, list(differences(fixture, submit, context, counts)))
             for fixture in fixtures
         ]
-        return sorted(
-            misses,
-            key=lambda miss: (not miss["held"], len(miss["differences"])),
-        )[:3]
+        misses.sort(key=lambda miss: (not miss["held"], len(miss["differences"])))
+        return misses[:3]
 
     # ---- Faults
 
@@ -2586,7 +2591,7 @@ def canvas_of(width: int, height: int) -> Canvas:
         bar_start -= dot + 1  # the last row may be mostly cropped
     # Between panel and progress bar is a row of bars, whose colours that takes.
     lines = (bar_start - 2 - dot) // (6 * dot)
-    if cols < 18:  # too few for the clock
+    if cols < 18:  # 0:00 is four letters of four columns, and there are margins
         lines = 0
     return Canvas(cols, rows, dot, min(4, lines), bar_start)
 
@@ -2628,7 +2633,7 @@ def later_pictures(canvas: Canvas, seconds: int) -> Iterator[bytes]:
         yield p_picture(number, cols * canvas.rows, changes)
 
 
-@functools.lru_cache(maxsize=32)  # who tests asks for the same again
+@functools.lru_cache(maxsize=32)  # two prompts in all hues; of 8K 5 MB
 def first_picture(canvas: Canvas, hue: int, text: str) -> bytes:
     """Bars from this hue on, the clock at 0:00 and the text, an empty progress bar."""
     cols, row_count, dot, lines, bar_start = canvas
@@ -3154,16 +3159,15 @@ def shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
 #
 # What passes between the adapter and the handlers: bytes on the one side, no socket on the other.
 
+# The list is shared: nobody changes it.
 _parse_query = functools.lru_cache(maxsize=256)(parse_qsl)
 
 
 class Note:
-    """What becomes of a request: its entry in the journal is the request with this."""
+    """When a request came, and what becomes of it: with this, it is its entry in the journal."""
 
-    def __init__(self) -> None:
-        self.came = _monotonic()  # the whole request
-
-    turn: threading.Lock | None = None  # the adapter's: the request's turn to be answered
+    came_at: float  # on _monotonic: when it was there whole; `ms` counts from here
+    turn: threading.Lock | None = None  # to be answered, while it has that; see take_turn
     store: Store  # as the request found it; only until it is written down
     job_id: str | None = None
     fixture: str | None = None
@@ -3175,7 +3179,7 @@ class Note:
     retry_after = 0  # seconds, as answered; 0: nothing was said of it
     # Whether the whole answer left the socket; None: not over
     delivered: bool | None = None
-    struck = NO_FAULT
+    struck = NO_FAULT  # what hit it
     route = ""  # name of the handler
     shown: Status | None = None  # by a poll, or where there is no content yet
     to_the_end = False  # whether it was answered with the end of a clip, not an empty one
@@ -3184,8 +3188,11 @@ class Note:
     time = 0.0
     body = b""  # the kept_body of a submit that made a job
 
-    def let_go(self) -> None:
-        """Give the turn away: for a request that waits for something, or may take its time."""
+    def __init__(self) -> None:
+        self.came_at = _monotonic()
+
+    def end_turn(self) -> None:
+        """Let others be answered: for a request that waits for something, or takes its time."""
         if self.turn is not None:
             self.turn.release()
             self.turn = None
@@ -3302,7 +3309,7 @@ _LONGEST_SCOPE = 200
 def scope_of(request: Request) -> str:
     """Whose counters a request moves: X-Test-Id, else ?testId=, else its key."""
     name = request.headers.get("x-test-id", "")
-    if not name and request.query:
+    if not name:
         name = request.parameters.get("testId", "")
     if name:
         return name[-_LONGEST_SCOPE:]  # where the ids of parametrized tests differ
@@ -3354,7 +3361,7 @@ def strike(
     """Let a fault do what it does before the work, or instead of it; `spoilt` does the rest."""
     request.note.struck = fault
     if fault.delay and fault.stall is None:
-        request.note.let_go()
+        request.note.end_turn()
         mock.stopping.wait(fault.delay)
     if fault.prevents:
         raise fault_error(fault, moderation)
@@ -3436,15 +3443,18 @@ def create_video(mock: VideoMock, request: Request) -> Response:
 
 
 def _acceptable(mock: VideoMock, request: Request) -> tuple[VideoRequest, Model]:
-    """What a submit asks for, and of which model, if that can do it; edited files come first."""
+    """What a submit asks for, and of which model, if that can do it.
+
+    Edited fixture files are taken over before the model is looked for.
+    """
     if len(request.body) > _SMALL_BODY:
-        request.note.let_go()
+        request.note.end_turn()
         submit = parse_video_request(request.body)
     else:
         submit = _remembered_request(request.body)
     check_callback(submit.body, mock.config.callback_host)
-    store = mock.store
-    if request.note.came >= store.looked_at:  # nobody has looked since it came
+    store = request.note.store
+    if request.note.came_at >= store.looked_at:  # else another has looked since it came
         reason = store.reload_if_edited(_monotonic())
         if reason:
             mock.notice(printable(f"fixtures not reloaded: {reason}"))
@@ -3851,9 +3861,9 @@ def differences_from_contract(
         yield f"{route}: content type {kind or 'none'} instead of {media_type}"
         return
     for issue in issues_of(contract, answer, strict=True):
-        path = re.sub("[0-9]+", "0", ".".join(map(str, issue["path"])))
-        text = re.sub(".*received undefined", "is missing", issue["message"])
-        yield f"{place}: {path}: {text}"
+        # Of all items of a list, as of the first: said once.
+        text = re.sub(r"\.[0-9]+\b", ".0", describe_issue(issue))
+        yield f"{place}: {text}"
     if isinstance(answer, dict):
         known = _known(contract, answer)
         order = [key for key in answer if key in known]
@@ -3973,6 +3983,8 @@ class Recorder:
         # What the contract does not know is passed on as it is.
         contract = _CONTRACT.get(_form_of(route, status, value), {"properties": {}})
         fields = _known(contract, value)
+        if status >= 400 and "error" in fields:
+            request.note.error = fields["error"]["message"]
         job = self._jobs.get(fields.get("id", ""))
         if route == "create_video":
             self._learn_submit(request, answer, fields)
@@ -4112,6 +4124,7 @@ def _recorded_match(submit: VideoRequest) -> Json:
 # To add a rule: a row in RULES (in _SO_FAR, if a later request may settle it), a place below
 # that sees it, its name in the README.
 
+# To their levels: error = costs money or fails in production; warning = will hurt; note.
 RULES: dict[str, str] = json.loads("""{
   "journal-forgot": "note", "ignored-field": "error", "paid-twice": "error",
   "key-sent-elsewhere": "error", "download-without-key": "error",
@@ -4120,21 +4133,9 @@ RULES: dict[str, str] = json.loads("""{
   "downloaded-too-early": "warning", "references-dropped": "warning", "size-conflict": "warning",
   "unsupported-by-model": "warning", "unknown-option": "warning", "not-json": "warning",
   "wrong-address": "error", "webhook-unanswered": "warning", "differs-from-mock": "warning"
-}""")  # to their levels
+}""")
+# Said as of now: what the client does next may settle them.
 _SO_FAR = ("broken-download-kept", "abandoned", "never-downloaded")
-
-
-class Finding(NamedTuple):
-    """One thing that a client did."""
-
-    rule: str
-    level: str  # error = costs money or fails in production; warning = will hurt; note
-    text: str
-    job_id: str | None
-    requests: tuple[int, ...]  # seq numbers in the journal
-    scope: str | None
-    so_far: bool  # as of now: what the client does next may settle it
-    age: float  # seconds since its last request
 
 
 Seen = tuple[str, str, list["Request"]]  # the rule, the text, the requests that show it
@@ -4386,8 +4387,8 @@ def _mistakes_in_repeating(requests: list[Request]) -> Iterator[Seen]:
             )
 
 
-def findings_of(mock: VideoMock) -> list[Finding]:
-    """All findings, in the order of the requests that show them."""
+def findings_of(mock: VideoMock) -> list[Json]:
+    """All findings, as the control API sends them, in the order of the requests that show them."""
     came = mock.store.last_seq
     requests = list(mock.store.newest_requests())[::-1]
     forgotten = came - len(requests)
@@ -4395,10 +4396,14 @@ def findings_of(mock: VideoMock) -> list[Finding]:
     by_job = defaultdict(list)
     seen = list[Seen]()
     if forgotten > 0:
-        text = (
-            f"The journal has forgotten {forgotten} requests: what they showed is missing"
+        seen.append(
+            (
+                "journal-forgot",
+                f"The journal has forgotten {forgotten} requests: what they showed is "
+                "missing; see --max-requests",
+                [],
+            )
         )
-        seen.append(("journal-forgot", f"{text}; see --max-requests", []))
     for request in requests:
         job = jobs.get(request.note.job_id or "")
         seen += [(rule, text, [request]) for rule, text in mistakes_in(request, job)]
@@ -4421,7 +4426,7 @@ def findings_of(mock: VideoMock) -> list[Finding]:
     for difference in mock.recorder.differences:
         seen.append(("differs-from-mock", f"{difference}; {cure}", []))
 
-    findings = []
+    findings: list[Json] = []
     for rule, text, shown_by in seen:
         job_id = scope = None
         age = 0.0
@@ -4431,11 +4436,18 @@ def findings_of(mock: VideoMock) -> list[Finding]:
             age = round(mock.now() - last.note.time, 1)
         if job_id in jobs:
             scope = jobs[job_id].scope
-        seqs = tuple(request.note.seq for request in shown_by)
-        findings.append(
-            Finding(rule, RULES[rule], text, job_id, seqs, scope, rule in _SO_FAR, age)
-        )
-    return sorted(findings, key=lambda finding: finding.requests[-1:])
+        finding = {
+            "rule": rule,
+            "level": RULES[rule],
+            "text": text,
+            "job_id": job_id,
+            "requests": tuple(request.note.seq for request in shown_by),
+            "scope": scope,
+            "so_far": rule in _SO_FAR,
+            "age": age,  # seconds since the last of them
+        }
+        findings.append(finding)
+    return sorted(findings, key=lambda finding: finding["requests"][-1:])
 
 
 # ============ 12. Trial: does a client survive production? ==================================
@@ -4531,6 +4543,8 @@ def verdict_of(mock: VideoMock, succeeded: bool, stopped_after: float = 0) -> Js
     passed = False
     if stopped_after and not trial.endless:
         reason = f"still running after {stopped_after:g} s: stopped"
+    elif not requests and not stopped_after:
+        reason = "no request arrived: does it use OPENROUTER_BASE_URL?"
     elif succeeded and not delivered:
         reason = "success although no whole clip was delivered"
     elif delivered and not succeeded:
@@ -4539,8 +4553,6 @@ def verdict_of(mock: VideoMock, succeeded: bool, stopped_after: float = 0) -> Js
         reason = errors[0]
     elif trial.reachable and not delivered:
         reason = "gave up, although patience gets the clip"
-    elif not requests and not stopped_after:
-        reason = "no request arrived: does it use OPENROUTER_BASE_URL?"
     else:
         passed = True
         reason = "failure told as such"
@@ -4702,7 +4714,7 @@ _METHODS: dict[str, Json] = json.loads("""{
   "requests": {"key": "requests", "type": "object", "properties": {
     "method": {"type": "string"},
     "path": {"type": "string"},
-    "status": {"type": "string", "pattern": "[1-5]([0-9]{2}|xx)|closed"},
+    "status": {"type": "string", "pattern": "[1-5]([0-9]{2}|xx)|closed", "nullable": true},
     "job_id": {"type": "string"},
     "scope": {"type": "string"},
     "since": {"type": "int", "minimum": 0},
@@ -4711,8 +4723,8 @@ _METHODS: dict[str, Json] = json.loads("""{
     "wait": {"type": "number", "minimum": 0, "maximum": 60},
     "count": {"type": "int", "minimum": 1}}},
   "findings": {"key": "findings", "type": "object", "properties": {
-    "rule": {"enum": []},
-    "level": {"enum": ["error", "warning", "note"]},
+    "rule": {"enum": [], "nullable": true},
+    "level": {"enum": ["error", "warning", "note"], "nullable": true},
     "job_id": {"type": "string"},
     "scope": {"type": "string"}}},
   "webhooks": {"key": "webhooks", "type": "object", "properties": {
@@ -4734,7 +4746,7 @@ def call_method(
     mock: VideoMock, request: Request, method: Handler, groups: dict[str, str]
 ) -> Response:
     """Call a method of the mock with the keys of the body, or of the query if there is none."""
-    request.note.let_go()  # it may wait, or list a lot
+    request.note.end_turn()  # it may wait, or list a lot
     schema = _METHODS[method.__name__]
     fields = schema.get("properties", {})
     arguments: Any = request.parameters
@@ -5529,7 +5541,8 @@ watch();
 #
 # To add a route: a handler in section 9 or 13, or for the control API a method of VideoMock,
 # which has a line in _METHODS; a line in ROUTES, a line in the README.  First match wins.  For
-# one that a fault may strike: `interfere`, and its word in FAULT_SCHEMA's `on`.
+# one that a fault may strike: `interfere`, and its word in FAULT_SCHEMA's `on`.  One that waits,
+# or takes long: `end_turn` first; for methods of the mock call_method does that.
 
 Handler = Callable[..., Any]  # answers a Response; a method of VideoMock, JSON
 Say = Callable[[str], None]  # takes a line of text
@@ -5593,7 +5606,7 @@ class VideoMock:
             kept = (h for h in response.headers if not h[0].startswith("Access-Control"))
             return response._replace(headers=tuple(kept))
         response = spoilt(response, note)
-        note.ms = (_monotonic() - note.came) * 1000
+        note.ms = (_monotonic() - note.came_at) * 1000
         note.status = response.status or None
         note.store.record(request)
         del note.store  # the journal must not keep its own store, past a reset
@@ -5620,7 +5633,7 @@ class VideoMock:
         if request.refusal is not None:
             raise request.refusal
         if self.config.latency and not is_control:
-            note.let_go()
+            note.end_turn()
             self.stopping.wait(self.config.latency)
         try:
             handler, groups = find_route(request.method, request.path)
@@ -5658,8 +5671,8 @@ class VideoMock:
                     raise
         note.job_id = job_id or None
         note.upstream = self.config.upstream
-        note.let_go()
         note.closest = None
+        note.end_turn()
         return self.recorder.pass_on(request, job_id)
 
     def report(self, error: BaseException) -> None:
@@ -5871,7 +5884,9 @@ class VideoMock:
         """
         job_id = self.id_of(job_id)
         method = method and method.upper()
-        wanted = Wanted(method, path, str(status or "") or None, job_id, scope)
+        answered = str(status or "") or None
+        checked(_METHODS["requests"], {"status": answered}, "requests")
+        wanted = Wanted(method, path, answered, job_id, scope)
         found: Iterable[Request] = filter(wanted.takes, self.store.newest_requests(since))
         if wait:
             found = self.store.wait_for_requests(wanted, since, count, wait)[::-1]
@@ -5927,14 +5942,15 @@ class VideoMock:
         >>> [finding["rule"] for finding in mock.findings(level="error")]
         ['abandoned']
         """
+        checked(_METHODS["findings"], {"rule": rule, "level": level}, "findings")
         job_id = self.id_of(job_id)
         return [
-            finding._asdict()
+            finding
             for finding in findings_of(self)
-            if rule in (None, finding.rule)
-            and level in (None, finding.level)
-            and job_id in (None, finding.job_id)
-            and scope in (None, finding.scope)
+            if rule in (None, finding["rule"])
+            and level in (None, finding["level"])
+            and job_id in (None, finding["job_id"])
+            and scope in (None, finding["scope"])
         ]
 
     def trial_verdict(self, succeeded: bool) -> Json:
@@ -5954,6 +5970,8 @@ class VideoMock:
 
         >>> mock.assert_no_findings(ignore=["abandoned"])
         """
+        for rule in ignore:
+            self.findings(rule=rule)  # SetupError for what is none
         found = [finding for finding in self.findings() if finding["rule"] not in ignore]
         if found:
             raise AssertionError(
@@ -6086,7 +6104,7 @@ def page_of(found: Iterable[Any], limit: int | None, offset: int = 0) -> list[An
 
 
 def printable(line: str) -> str:
-    """The line with everything escaped that could end it or move a terminal's cursor."""
+    """The line; as Python writes it, if it holds what could end it or move a cursor."""
     if line.isprintable():
         return line
     return repr(line)[1:-1]
@@ -6119,7 +6137,8 @@ def log_line(request: Request) -> str:
 # read in two ways is refused, since that is what request smuggling lives on.
 #
 # Threads: the server's own accepts, and looks at deadlines; each connection has one, which
-# reads, has the mock answer, and writes; the courier has its own (section 7).
+# reads, has the mock answer, and writes; the courier has its own (section 7).  Answers take
+# turns, see take_turn: what blocks or takes long ends its turn first (Note.end_turn).
 
 MAX_LINE_BYTES = 8_192  # of a request line, and of one in a body
 MAX_HEAD_BYTES = 65_536
@@ -6159,23 +6178,22 @@ _NO_HEAD = Head("", "", "", {}, False, False, 0)
 
 
 @functools.lru_cache(maxsize=256)  # who polls sends the same head again and again
-def parse_head(head: bytes) -> Head:
+def parse_head(text: bytes) -> Head:
     """Request line and headers, without the empty line; ApiError for what is not strict HTTP/1."""
-    request_line, _, lines = head.decode("latin-1").partition("\r\n")
+    request_line, _, lines = text.decode("latin-1").partition("\r\n")
     match = re.fullmatch(_REQUEST_LINE, request_line)
     if not match:
         raise ApiError(400, "Malformed request line")
     method, host, path, query, version = match.groups("")
     if version not in ("1.0", "1.1"):
         raise ApiError(505, "Only HTTP/1.0 and HTTP/1.1 are spoken here")
-    return Head(method, path or "/", query, *_framing(lines, host, version == "1.0"))
+    head = _parse_below(lines, host, version == "1.0")
+    return head._replace(method=method, path=path or "/", query=query)
 
 
-@functools.lru_cache(maxsize=256)  # a client sends the same headers again and again
-def _framing(
-    lines: str, host: str, http_1_0: bool
-) -> tuple[dict[str, str], bool, bool, int | None]:
-    """What the headers say: the last four fields of a Head."""
+@functools.lru_cache(maxsize=256)  # a client sends the same headers with all its requests
+def _parse_below(lines: str, host: str, http_1_0: bool) -> Head:
+    """The head without its request line; `host` is that of an absolute target."""
     headers = _parse_headers(lines)
     if host:
         headers["host"] = host  # RFC 9112, 3.2.2: it wins
@@ -6183,13 +6201,14 @@ def _framing(
     if not re.fullmatch(_HOST, host):
         raise ApiError(400, "Missing or malformed Host header")
     keep_alive = not http_1_0 and "close" not in headers.get("connection", "").lower()
-    return headers, keep_alive, http_1_0, _body_length(headers, http_1_0)
+    length = _body_length(headers, http_1_0)
+    return Head("", "", "", headers, keep_alive, http_1_0, length)
 
 
 def _parse_headers(lines: str) -> dict[str, str]:
     """Headers or trailers; of several of one name the values are joined."""
     headers: dict[str, str] = {}
-    for line in filter(None, lines.split("\r\n")):
+    for line in filter(None, lines.split("\r\n")):  # "" if there are none
         match = re.fullmatch(_HEADER, line)
         if not match:
             raise ApiError(400, "Malformed header")
@@ -6260,7 +6279,7 @@ class _Adapter(socketserver.BaseRequestHandler):
             request.note.delivered = False
             raise
         finally:
-            request.note.let_go()
+            request.note.end_turn()
 
     def allow(self, seconds: float, ends: int = socket.SHUT_RDWR) -> None:
         self.deadline = _monotonic() + seconds
@@ -6300,12 +6319,12 @@ class _Adapter(socketserver.BaseRequestHandler):
             if body:
                 unsent += coded(body)
             if body != response.body:
-                note.let_go()
+                note.end_turn()
                 self.send(unsent)
                 self.stall(response.stall)
                 raise ConnectionAbortedError("cut as ordered")
             if len(unsent) > _BLOCK_BYTES:
-                note.let_go()
+                note.end_turn()
                 self.send(unsent)
                 unsent = b""
             unsent += coded(b"")  # the last chunk
@@ -6435,7 +6454,7 @@ def _chunk(block: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(block), block)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=256)  # those of one second are alike
 def _answer_head(status: int, headers: Headers, second: int) -> bytes:
     date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(second))
     lines = [

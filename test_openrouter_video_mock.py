@@ -18,6 +18,7 @@ import io
 import json
 import os
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -2044,7 +2045,7 @@ def test_an_edit_is_seen_by_a_submit_that_comes_while_another_reads_it(
         assert go_on.wait(PATIENCE)
         return load(config)
 
-    # The latency lets both have come before one of them looks at the file.
+    # The latency: else a version that notes the look before the reading would pass by luck.
     settings = {"fixtures": file, "latency": 0.05}
     with MockServer(**settings) as mock, ThreadPoolExecutor(2) as pool:
         write(file, {"fixtures": [{"name": "newer", "match": {}}]})
@@ -2055,6 +2056,35 @@ def test_an_edit_is_seen_by_a_submit_that_comes_while_another_reads_it(
         finally:
             go_on.set()
         assert {mock.job(job.result())["fixture"] for job in jobs} == {"newer"}
+
+
+def test_files_are_looked_at_once_for_the_submits_that_had_come_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "f.json", {"fixtures": [{"match": {}}]})
+    mock, notices = ovm.VideoMock(Config(fixtures=file)), list[str]()
+    mock.notice = notices.append
+    stamp, looks = ovm._stamp, list[str]()
+
+    def look(path: str) -> tuple[int, ...]:
+        looks.append(path)
+        return stamp(path)
+
+    def two_submits() -> None:
+        key = {"authorization": "Bearer x"}
+        path = f"{API}/videos"
+        both = [
+            ovm.Request("POST", path, "", key, BODY, note)
+            for note in (ovm.Note(), ovm.Note())
+        ]
+        assert [mock.handle(request).status for request in both] == [202, 202]
+
+    monkeypatch.setattr(ovm, "_stamp", look)
+    two_submits()
+    assert len(looks) == len(set(looks)), looks
+    write(file, "invalid")
+    two_submits()
+    assert len(notices) == 2, "while it is invalid, each is told"
 
 
 def test_a_clip_that_was_missing_is_found_at_the_next_start(tmp_path: Path) -> None:
@@ -2349,6 +2379,7 @@ def test_what_takes_its_time_holds_up_neither_others_nor_the_stop(
         elif slow == "upstream":
             held.append(upstream.accept()[0])
         else:
+            # A hit is the submit's match, another the fault's.
             assert eventually(lambda: mock.store._waits or mock.store.hits.total() > 1)
         begun = time.monotonic()
         assert get(mock, "/__mock/health").status == 200
@@ -4483,7 +4514,7 @@ def test_how_an_upstream_differs_is_kept_and_found(tmp_path: Path) -> None:
         differences = kept(tmp_path, "differences")
         assert differences[:2] == [
             "create_video: status 200 instead of 202",
-            "create_video: polling_url: is missing",
+            "create_video: polling_url: Invalid input: expected string, received undefined",
         ]
         (cost,) = differences[2:]
         assert cost.startswith("get_video (completed): usage.cost: ")
@@ -4581,7 +4612,9 @@ def test_odd_models_are_passed_on_and_spoil_no_recording(
             200,
             "application/json",
             {**RUNNING, "status": "failed"},
-            ["get_video (failed): error: is missing"],
+            [
+                "get_video (failed): error: Invalid input: expected string, received undefined"
+            ],
         ),
         (
             "create_video",
@@ -5523,7 +5556,14 @@ if status > 299 or wire["status"] != "completed":
     sys.exit(1)
 open(os.devnull, "wb").write(ask("GET", "/" + wire["id"] + "/content")[1])
 """  # a client that gives up at the first thing that is not as expected, and never looks
-LYING = "pass"
+LYING = """
+import http.client, os
+from urllib.parse import urlsplit
+url = urlsplit(os.environ["OPENROUTER_BASE_URL"])
+connection = http.client.HTTPConnection(url.netloc)
+connection.request("GET", url.path + "/videos/models")
+connection.getresponse()
+"""
 
 
 class Judged(NamedTuple):
@@ -5812,16 +5852,29 @@ def test_a_trial_takes_models_that_no_list_has_and_nothing_of_it_outlives_a_rese
             assert poll_to_the_end(mock, job_id)["status"] == "failed"
             assert mock.trial_verdict(False)["reason"] == "failure told as such"
             mock.reset()
+        submit(mock)
         with pytest.raises(AssertionError, match="failed: success although no whole clip"):
             mock.trial_verdict(True)
 
 
 def test_a_client_that_sends_nothing_fails_every_trial(tmp_path: Path) -> None:
-    done, rows = judged(
-        tmp_path, "raise SystemExit(1)", "failed", "refused-402", "straight"
-    )
-    assert done.status == 1 and not any(row["passed"] for row in rows.values())
-    assert rows["failed"]["reason"].startswith("no request arrived")
+    for client in ("raise SystemExit(1)", "pass"):
+        silent = judged(tmp_path, client, "failed", "refused-402", "straight")
+        assert silent.done.status == 1 and len(silent.failed) == 3
+        for reason in silent.reasons.values():
+            assert reason == "no request arrived: does it use OPENROUTER_BASE_URL?"
+
+
+def test_a_word_that_no_finding_or_request_has_is_refused(mock: MockServer) -> None:
+    for ask, named in (
+        (lambda: mock.findings(rule="abandond"), "findings.rule"),
+        (lambda: mock.findings(level="errors"), "findings.level"),
+        (lambda: mock.requests(status="4x"), "requests.status"),
+        (lambda: mock.assert_no_findings(ignore=["abandond"]), "findings.rule"),
+        (lambda: mock.assert_no_findings(ignore="abandoned"), "findings.rule"),
+    ):
+        with pytest.raises(SetupError, match=named):
+            ask()
 
 
 def test_a_try_under_another_name_is_paid_twice_too() -> None:
@@ -6215,9 +6268,12 @@ def test_the_page_is_one_file_that_fetches_nothing_and_escapes_what_it_shows(
 
 def test_the_page_knows_every_status(mock: MockServer) -> None:
     page = get(mock, "/").raw.decode()
-    for name, statuses in (("WAITING", ovm.WAITING), ("ENDINGS", ovm.ENDINGS)):
+    for name, statuses in (
+        ("WAITING", [status.value for status in ovm.WAITING]),
+        ("ENDINGS", ["completed", "failed", "cancelled", "expired"]),
+    ):
         listed = re.search(rf"const {name} = (\[.*\]);", page)
-        assert listed and json.loads(listed[1]) == [s.value for s in statuses]
+        assert listed and json.loads(listed[1]) == statuses
 
 
 def test_a_status_that_ends_a_job_takes_two_lines(tmp_path: Path) -> None:
@@ -6712,7 +6768,8 @@ def test_a_burst_of_connections_is_refused_by_none(mock: MockServer) -> None:
         assert all(sock.recv(12) == b"HTTP/1.1 200" for sock in sockets)
 
 
-def test_requests_that_wait_do_so_side_by_side() -> None:
+def test_requests_that_wait_do_so_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ovm, "TURN_SECONDS", 4.0 * PATIENCE)
     latency, count = 0.1, 100
     with MockServer(fixtures=[], latency=latency) as mock, contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(connect(mock)) for _ in range(count)]
@@ -6722,6 +6779,24 @@ def test_requests_that_wait_do_so_side_by_side() -> None:
         assert all(answered(read_to_the_end(sock)) == [200] for sock in sockets)
         assert time.monotonic() - begun < latency * count, "what one after the other takes"
         assert len(mock.requests(status=200)) == count
+
+
+def test_a_request_waits_for_its_turn_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with MockServer(fixtures=[]) as mock, connect(mock) as first, connect(mock) as second:
+        assert mock._server
+        monkeypatch.setattr(ovm, "TURN_SECONDS", 4.0 * PATIENCE)
+        turn = mock._server.take_turn()
+        first.sendall(LAST)
+        assert not select.select([first], [], [], 0.1)[0]
+        turn.release()
+        assert answered(read_to_the_end(first)) == [200]
+        assert mock.requests()[0]["ms"] > 90, "the time that it waited counts"
+        monkeypatch.setattr(ovm, "TURN_SECONDS", 0.01)
+        mock._server.take_turn()
+        second.sendall(LAST)
+        assert answered(read_to_the_end(second)) == [200]
 
 
 def test_pipelined_requests_that_wait_are_answered_in_order() -> None:
