@@ -373,8 +373,8 @@ class Config(NamedTuple):
 
 
 # Per setting its schema; `repeats`: one value or several; `default`: passes though the rest
-# refuses it; `say`: what was expected, in words; `help`, `metavar` and `short` are for the
-# command line, where `trial`, a name here, is a switch.
+# refuses it; `say`: what was expected, in words; `help`, `metavar`, `short` and `needs` (goes
+# with this one only) are for the command line, where `trial`, a name here, is a switch.
 SETTINGS: dict[str, Json] = json.loads("""{
   "port": {"type": "int", "short": ["-p"], "minimum": 0, "maximum": 65535, "metavar": "PORT",
     "help": "port to listen on, 0 = any free one (default: 8080)"},
@@ -409,7 +409,8 @@ SETTINGS: dict[str, Json] = json.loads("""{
     "say": "an http or https URL",
     "help": "origin of the URLs in answers (default: what the client used)"},
   "cert": {"type": "string", "metavar": "FILE", "help": "speak TLS with this certificate (PEM)"},
-  "key": {"type": "string", "metavar": "FILE", "help": "the certificate's private key (PEM)"},
+  "key": {"type": "string", "metavar": "FILE", "needs": "cert",
+    "help": "the certificate's private key (PEM)"},
   "max_body_mb": {"type": "number", "minimum": 0.001, "maximum": 10000, "metavar": "MB",
     "help": "largest request body in megabytes (default: 64)"},
   "max_jobs": {"type": "int", "minimum": 1, "maximum": 10000000, "metavar": "N",
@@ -419,7 +420,7 @@ SETTINGS: dict[str, Json] = json.loads("""{
   "record": {"type": "string", "metavar": "FOLDER",
     "help": "pass on to the real API what no fixture takes, and keep its answers: costs money"},
   "upstream": {"type": "string", "format": "url", "metavar": "URL",
-    "say": "an http or https URL",
+    "needs": "record", "say": "an http or https URL",
     "help": "the API behind --record (default: https://openrouter.ai/api/v1)"},
   "trial": {"enum": [], "default": ""}
 }""")
@@ -4150,7 +4151,8 @@ _MISTAKEN_FIELDS: dict[str, str] = json.loads("""{
   "images": "input_references", "reference_images": "input_references",
   "references": "input_references", "video": "input_references", "video_url": "input_references",
   "input_video": "input_references", "audio_ref": "input_references",
-  "audio_url": "input_references", "seconds": "duration", "length": "duration",
+  "audio_url": "input_references", "seconds": "duration", "second": "duration",
+  "length": "duration",
   "ratio": "aspect_ratio", "aspectRatio": "aspect_ratio", "audio": "generate_audio",
   "with_audio": "generate_audio", "generateAudio": "generate_audio", "quality": "resolution",
   "width": "size", "height": "size", "dimensions": "size", "text": "prompt", "input": "prompt",
@@ -6503,7 +6505,9 @@ class _Server(ThreadingHTTPServer):
                 tls.load_cert_chain(config.cert, config.key or None)
             except (OSError, ValueError) as error:
                 self.server_close()
-                raise SetupError(f"cert: {config.cert}: {error}") from None
+                raise SetupError(
+                    f"cert: {config.cert}, its key in --key: {error}"
+                ) from None
             # The handshake is left to the connection's thread.
             self.socket = tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
@@ -6681,7 +6685,7 @@ COMMANDS: dict[str, Json] = json.loads("""{
     "help": "with --trial: write the verdicts as JSON"},
   "quiet": {"type": "boolean", "short": ["-q"], "help": "no line per request"},
   "verbose": {"type": "boolean", "short": ["-v"], "help": "a line for lost connections too"}
-}""")  # what is no setting of a mock, and --trial; `needs`: goes with this one only
+}""")  # what is no setting of a mock, and --trial
 COMMANDS["trial_only"]["enum"] = list(TRIALS)
 _EXAMPLES = f"""Every flag has a twin in the environment, such as {_ENVIRONMENT}PORT=9000;
 repeatable ones are separated by commas there, and {_ENVIRONMENT}FAULT is a JSON object or list.
@@ -6760,13 +6764,15 @@ def read_settings(
     given = vars(parser.parse_args(argv))
     twins = parser.parse_args(list(_twins(environment, parser)))
     given = {**vars(twins), **given}
-    commands = {name: given.pop(name, None) for name in (*COMMANDS, "command")}
-    for name, option in COMMANDS.items():
-        needed = option.get("needs", name)
-        if commands[name] is not None and not commands[needed]:
+    for name in given:
+        needed = OPTIONS.get(name, {}).get("needs", name)
+        if needed not in given:
             parser.error(f"{_flag(name)} goes with {_flag(needed)}")
+    commands = {name: given.pop(name, None) for name in (*COMMANDS, "command")}
     if bool(commands["command"]) != bool(commands["trial"]):
-        parser.error("--trial goes with a command: --trial -- node my_client.mjs")
+        parser.error(
+            "--trial goes with a command: --trial -- node my_client.mjs; fixture files with -f"
+        )
     return {"port": 8080, **given}, commands
 
 

@@ -7259,6 +7259,8 @@ def test_what_stops_the_start_is_one_line_and_exit_1(tmp_path: Path) -> None:
         (["--public-url", "x"], "--public-url: expected an http or https URL, got 'x'"),
         (["--fault", "{"], "--fault: expected a JSON object such as "),
         (["--wait", "1"], "--wait goes with --check"),
+        (["--key", "key.pem"], "--key goes with --cert"),
+        (["--upstream", "http://x"], "--upstream goes with --record"),
         (["x"], "--trial goes with a command"),
     ],
 )
