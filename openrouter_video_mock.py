@@ -63,7 +63,6 @@ import json
 import math
 import os
 import queue
-import random
 import re
 import reprlib
 import signal
@@ -761,9 +760,9 @@ _DOWNLOAD_SECRET = os.urandom(32)  # one for all mocks of the process: no two sh
 
 @functools.lru_cache(maxsize=1024)  # every poll of a completed job carries it
 def sign_download(job_id: str, index: int, expires: str) -> str:
-    """Hex BLAKE2b over job, index and expiry (unix seconds)."""
+    """Hex SHA-256 over a secret, job, index and expiry (unix seconds)."""
     signed = f"{job_id}/{index}/{expires}".encode()
-    return hashlib.blake2b(signed, key=_DOWNLOAD_SECRET, digest_size=32).hexdigest()
+    return hashlib.sha256(_DOWNLOAD_SECRET + signed).hexdigest()
 
 
 def check_signature(
@@ -1939,9 +1938,6 @@ _MAX_SCOPES = 10_000  # counters of older scopes are forgotten: a mock may run f
 # What takes every submit if the files have no fixture.
 _SUCCESS = fixture_from_json({"match": {}}, "", "")
 
-# Not os.urandom, a system call in which other threads go first.  Its own: a test that seeds
-# `random` must not repeat ids.
-_ids = random.Random()
 # Good enough for a mock: 256 is no multiple of 62, so eight letters come a little more often.
 _ID_LETTERS = (b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" * 5)[:256]
 
@@ -1994,7 +1990,7 @@ def new_job(
         else:
             ends_at = now + sum(pace.spans)
     # gen-vid-<unix seconds>-<20 letters and digits>, as recorded
-    letters = _ids.randbytes(20).translate(_ID_LETTERS).decode()
+    letters = os.urandom(20).translate(_ID_LETTERS).decode()
     return Job(
         id=f"gen-vid-{int(now)}-{letters}",
         submit=submit._replace(prompt=shorten(submit.prompt), body={}),
@@ -2215,8 +2211,14 @@ class Store:
             near_miss_to_wire(fixture, list(differences(fixture, submit, context, counts)))
             for fixture in fixtures
         ]
-        misses.sort(key=lambda miss: (not miss["held"], len(miss["differences"])))
-        return misses[:3]
+        return sorted(
+            misses,
+            key=lambda miss: (
+                not miss["held"],
+                len(miss["differences"]),
+                -len(miss["held"]),
+            ),
+        )[:3]
 
     # ---- Faults
 
@@ -3261,7 +3263,6 @@ _API_HEADERS: Headers = (
 )
 _API_JSON: Headers = (("Content-Type", "application/json"), *_API_HEADERS)
 _CLIP: Headers = (("Content-Type", "video/mp4"), *_API_HEADERS)
-_DROPPED = Response(0)
 _BLOCK_BYTES = 1 << 18
 # Several ranges, or another unit: as if none was asked for.
 _RANGE = "bytes=([0-9]{0,18})-([0-9]{0,18})"
@@ -3382,7 +3383,7 @@ def spoilt(response: Response, note: Note) -> Response:
     if fault.close or fault.body is not None:
         note.error = None  # the refusal that keeps the work from being done is not told
     if fault.close or fault.lost:
-        return _DROPPED
+        return Response(0)  # none
     if fault.body is not None:
         kind = ("Content-Type", fault.content_type)
         # Its own content type instead of the first header.
@@ -4424,9 +4425,9 @@ def findings_of(mock: VideoMock) -> list[Json]:
                     by_job[delivery.job.id][:1],
                 )
             )
-    cure = "if production says so, the mock is wrong: tell its authors"
     for difference in mock.recorder.differences:
-        seen.append(("differs-from-mock", f"{difference}; {cure}", []))
+        text = f"{difference}; if production says so, the mock is wrong: tell its authors"
+        seen.append(("differs-from-mock", text, []))
 
     findings: list[Json] = []
     for rule, text, shown_by in seen:
@@ -5814,9 +5815,10 @@ class VideoMock:
         """
         with self._replacing:
             self._end()
-            if not self.stopping.is_set():
-                self._begin(self.store.loaded)
+            self._begin(self.store.loaded)
             self.recorder.differences = []
+            if self.stopping.is_set():
+                self._end()
         return self.health()
 
     # ---- Looking
@@ -6150,7 +6152,7 @@ SLOWEST_BYTES = 1_024  # a second, of a body that comes slowly for longer
 ANSWER_SECONDS = 60.0  # for a block of an answer to be taken
 # For an unread body to be thrown away: then the client reads the refusal.
 LINGER_SECONDS = 2.0
-_SLOW_MS = 50.0  # after so long the client may have gone
+_SLOW_SECONDS = 0.05  # after so long the client may have gone
 TURN_SECONDS = 0.1  # for which a request waits for those before it
 
 # Method, host of an absolute target, path, query, version.
@@ -6296,11 +6298,12 @@ class _Adapter(socketserver.BaseRequestHandler):
         may ask for it at once.
         """
         note = request.note
+        started = _monotonic()
         response = self.server.mock.handle(request)
         if not response.status:
             raise ConnectionAbortedError("dropped as ordered")
         # It may have closed its half only, and read on: the answer is sent anyway.
-        gone = note.ms > _SLOW_MS and self.is_gone()
+        gone = _monotonic() - started > _SLOW_SECONDS and self.is_gone()
         keep_alive = head.keep_alive and request.refusal is None and not gone
         headers = response.headers
         coded: Callable[[bytes], bytes] = bytes
@@ -6911,7 +6914,7 @@ def run_trials(settings: Json, commands: Json, tell: Say, say: Say) -> int:
     pool = concurrent.futures.ThreadPoolExecutor(commands["trial_jobs"] or os.cpu_count())
     with open(commands["report"] or os.devnull, "w", encoding="utf-8") as report:
         try:
-            for row in pool.map(run, commands["trial_only"] or TRIALS):
+            for row in pool.map(run, dict.fromkeys(commands["trial_only"] or TRIALS)):
                 rows.append(row)
                 for line in _trial_lines(row):
                     tell(line)

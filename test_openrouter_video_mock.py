@@ -2557,6 +2557,14 @@ def test_a_fixture_of_which_something_held_comes_closest() -> None:
         closest = post(mock).json["error"]["metadata"]["closest"]
         names = [miss["fixture"] for miss in closest]
         assert names == ["little missed", "much missed", "nothing held"]
+        held_more = {
+            "model": "google/veo-3.1",
+            "prompt": {"contains": "a cat"},
+            "context": "c",
+        }
+        mock.add_fixture({"name": "more held", "match": held_more})
+        mock.add_fixture({"name": "less held", "match": {"prompt": "cat", "context": "c"}})
+        assert post(mock).message.startswith("No fixture matched: 'more held'")
 
 
 def test_what_a_request_lacks_is_called_nothing_everywhere() -> None:
@@ -5859,8 +5867,10 @@ def test_a_trial_takes_models_that_no_list_has_and_nothing_of_it_outlives_a_rese
 
 def test_a_client_that_sends_nothing_fails_every_trial(tmp_path: Path) -> None:
     for client in ("raise SystemExit(1)", "pass"):
-        silent = judged(tmp_path, client, "failed", "refused-402", "straight")
-        assert silent.done.status == 1 and len(silent.failed) == 3
+        names = ["straight", "failed", "refused-402", "failed"]
+        silent = judged(tmp_path, client, *names)
+        assert silent.done.status == 1 and silent.done.out.count("FAILED") == 3
+        assert list(silent.rows) == names[:3]
         for reason in silent.reasons.values():
             assert reason == "no request arrived: does it use OPENROUTER_BASE_URL?"
 
@@ -6797,6 +6807,28 @@ def test_a_request_waits_for_its_turn_but_not_for_ever(
         mock._server.take_turn()
         second.sendall(LAST)
         assert answered(read_to_the_end(second)) == [200]
+
+
+def test_who_has_closed_its_half_may_wait_for_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ovm, "TURN_SECONDS", 4.0 * PATIENCE)
+    with MockServer(fixtures=[], polls=(0, 0)) as mock, connect(mock) as sock:
+        assert mock._server
+        poll_once = head_of(f"GET {API}/videos/{submit(mock)} HTTP/1.1")
+        turn = mock._server.take_turn()
+        sock.sendall(poll_once + poll_once)
+        sock.shutdown(socket.SHUT_WR)
+        assert not select.select([sock], [], [], 2 * ovm._SLOW_SECONDS)[0]
+        turn.release()
+        assert answered(read_to_the_end(sock)) == [200, 200]
+        assert mock.findings(rule="abandoned") == []
+
+
+def test_a_reset_after_the_stop_still_forgets() -> None:
+    with MockServer(fixtures=[]) as mock:
+        submit(mock)
+    assert mock.reset()["jobs"] == 0 and mock.requests() == []
 
 
 def test_pipelined_requests_that_wait_are_answered_in_order() -> None:
