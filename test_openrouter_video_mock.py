@@ -5319,9 +5319,8 @@ def test_what_was_sent_before_the_answer_came_is_no_repetition(
     with MockServer(fixtures=[], latency=0.3, fault={"on": "submit", **fault}) as mock:
         in_parallel(2, lambda _: step(mock))
         assert mock.findings(rule=rule) == []
-        if (
-            rule != "paid-twice"
-        ):  # which of the two was lost, the journal's order leaves open
+        # Which of the two was lost, the journal's order leaves open.
+        if rule != "paid-twice":
             step(mock)
             assert mock.findings(rule=rule)
 
