@@ -4193,6 +4193,7 @@ def test_a_refusal_is_passed_on_and_replayed_until_the_submit_succeeds(
     with serving(fault=[fault]) as real, recording(tmp_path, real) as mock:
         first = refused(mock)
         assert first[0] == 429 and first[1]["error"]["message"] == "slow"
+        assert mock.requests(status=429)[0]["error"] == "slow"
         assert first[2] == "7"
         assert [fixture["response"]["status"] for fixture in kept(tmp_path)] == [429]
         with MockServer(fixtures=str(tmp_path)) as replay:
