@@ -2057,7 +2057,9 @@ class Wanted(NamedTuple):
 
 
 class Store:
-    """Everything about one mock that changes but its deliveries: behind one lock, but for files.
+    """Everything about one mock that changes but its deliveries.
+
+    It is behind one lock, but for the first fields, which say so.
 
     A reset makes another one: a submit in flight still lands in the old one, which nobody sees
     any more, and so does its line in the journal.  What goes in and out is frozen: a reader
@@ -2772,7 +2774,7 @@ class Mould(NamedTuple):
     tracks: bytes  # what moov starts with; open: the first picture's size, both offsets
 
 
-_MOULD_BYTES = 250_000  # of one that is kept: 4 MB in all
+_MOULD_BYTES = 250_000  # of one that is kept: 4 MB in all, beside the first pictures
 
 
 @functools.lru_cache(maxsize=16)
@@ -6535,8 +6537,8 @@ class _Server(ThreadingHTTPServer):
         """The turn to answer, taken: one request after the other, as long as that is quick.
 
         Threads take turns anyway, since the interpreter has one lock; the tails are short if
-        they queue up for it.  Who must wait for something else lets the turn go; behind one
-        that is slow all the same, whoever waits too long opens another queue.
+        they queue up for it.  Who must wait for something else ends its turn first; behind
+        one that is slow all the same, whoever waits too long opens another queue.
         """
         turn = self._turn
         if not turn.acquire(timeout=TURN_SECONDS):
